@@ -1,0 +1,1 @@
+"""Verifiers, exploration rewards and oracles: text in, judgement out."""
