@@ -1,0 +1,121 @@
+"""Exploration rewards: what effort is worth, without looking at correctness.
+
+None of these functions receives the reference, so none can pay for a right answer. All are in [0, 1].
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Protocol, runtime_checkable
+
+from reward_models.boxes import first_simple_box, last_box
+from reward_models.errors import VerifierError
+
+# A pattern is tried on a line of at most this many characters, so that one endless line cannot make it crawl.
+MAX_LINE_CHARS = 2000
+# The released RLSP trainer counts four characters as one token.
+PAPER_CHARS_PER_TOKEN = 4.0
+
+
+@runtime_checkable
+class ExplorationReward(Protocol):
+    """Pays for exploration in one response; pure and picklable."""
+
+    def score(self, response: str, token_count: int) -> float:
+        """Return a number in [0, 1]; `token_count` is the number of response tokens before the answer."""
+        ...
+
+
+class LengthExploration:
+    """u = min(1, L / target_tokens), with L the number of response tokens before the answer."""
+
+    def __init__(self, target_tokens: int) -> None:
+        self.target_tokens = _positive("target_tokens", target_tokens)
+
+    def score(self, response: str, token_count: int) -> float:  # noqa: ARG002  the protocol's argument
+        """Return u for one response; the text is not looked at."""
+        return min(1.0, max(0, token_count) / self.target_tokens)
+
+
+class DistinctSteps:
+    r"""u = min(1, n / target_steps), with n the number of different lines before the answer.
+
+    A repeated line counts once, and so do lines that differ only in white space or invisible characters. With
+    `pattern` (a regular expression, searched in each line) only lines that match count as attempts, for
+    example `pattern=r"="` for lines with an equation.
+
+    Raises:
+        VerifierError: `target_steps` is below 1, or `pattern` is no regular expression.
+    """
+
+    def __init__(self, target_steps: int, pattern: str | None = None) -> None:
+        self.target_steps = _positive("target_steps", target_steps)
+        self.pattern = compile_pattern(pattern)
+
+    def score(self, response: str, token_count: int) -> float:  # noqa: ARG002  the protocol's argument
+        """Return u for one response; the number of tokens is not looked at."""
+        return min(1.0, count_attempts(response, self.pattern, distinct=True) / self.target_steps)
+
+
+def attempt_lines(response: str, pattern: str | re.Pattern[str] | None = None) -> list[str]:
+    """Return the non-empty lines before the answer that match `pattern`, white space normalised, in order.
+
+    The answer is the last balanced box; the line it stands on is no attempt. Without a box every line counts.
+    """
+    compiled = compile_pattern(pattern)
+    lines = (_normalised(line) for line in _before_answer_line(response).split("\n"))
+    return [line for line in lines if line and (compiled is None or compiled.search(line[:MAX_LINE_CHARS]))]
+
+
+def count_attempts(
+    response: str, pattern: str | re.Pattern[str] | None = None, *, distinct: bool = False
+) -> int:
+    """Count the lines of `attempt_lines`; with `distinct` a repeated line counts once."""
+    lines = attempt_lines(response, pattern)
+    return len(set(lines)) if distinct else len(lines)
+
+
+def paper_length(response: str) -> float:
+    """Return L of the released RLSP reward: characters before the first simple box, divided by 4.
+
+    Of the stripped response; without a parsable box the whole response counts. May be 0: the caller floors
+    it.
+    """
+    stripped = response.strip()
+    box = first_simple_box(stripped)
+    return (len(response) if box is None else box.start) / PAPER_CHARS_PER_TOKEN
+
+
+def compile_pattern(pattern: str | re.Pattern[str] | None) -> re.Pattern[str] | None:
+    """Compile a regular expression given by the user.
+
+    Raises:
+        VerifierError: it does not compile.
+    """
+    if pattern is None or isinstance(pattern, re.Pattern):
+        return pattern
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise VerifierError(
+            f"pattern is {pattern!r}, which is no regular expression ({error}); give one that re compiles"
+        ) from error
+
+
+def _before_answer_line(response: str) -> str:
+    text = response.replace("\r\n", "\n").replace("\r", "\n")
+    box = last_box(text)
+    return text if box is None else text[: text.rfind("\n", 0, box.start) + 1]
+
+
+def _normalised(line: str) -> str:
+    """Collapse white space and drop what cannot be seen, so that look-alike lines are equal."""
+    if not line.isprintable():
+        line = "".join(c for c in line if c.isprintable() or c.isspace())
+    return " ".join(line.split())
+
+
+def _positive(name: str, value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise VerifierError(f"{name} is {value!r}; expected an integer of at least 1")
+    return value

@@ -1,0 +1,132 @@
+"""What a verifier says about one answer, and what a verifier is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol, runtime_checkable
+
+from reward_models.errors import VerifierError
+
+
+class Outcome(StrEnum):
+    """How a check ended; only the first three carry a score."""
+
+    CORRECT = "correct"
+    WRONG = "wrong"
+    NO_ANSWER = "no_answer"
+    BAD_REFERENCE = "bad_reference"
+    TIMEOUT = "timeout"
+    ERROR = "error"
+
+    @property
+    def score(self) -> float | None:
+        """1.0, 0.0, or None where nothing can be said about the answer."""
+        return _SCORES[self]
+
+
+_SCORES: dict[Outcome, float | None] = {
+    Outcome.CORRECT: 1.0,
+    Outcome.WRONG: 0.0,
+    Outcome.NO_ANSWER: 0.0,
+    Outcome.BAD_REFERENCE: None,
+    Outcome.TIMEOUT: None,
+    Outcome.ERROR: None,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The judgement on one answer; a failure has an outcome of its own and never a number.
+
+    `score` is 1.0 for correct, 0.0 for wrong and no_answer, None for the rest: such a sample is left out
+    of loss and whitening, and counted. `extracted` is the answer that was read, `detail` says why.
+
+    Raises:
+        VerifierError: the score is not the one that belongs to the outcome.
+    """
+
+    outcome: Outcome
+    score: float | None
+    extracted: str | None
+    detail: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse a score that contradicts the outcome."""
+        if not isinstance(self.outcome, Outcome):
+            raise VerifierError(
+                f"Verdict.outcome is {self.outcome!r}; expected one of {[str(o) for o in Outcome]}. "
+                "Give a member of reward_models.Outcome"
+            )
+        if self.score != self.outcome.score or isinstance(self.score, bool):
+            raise VerifierError(
+                f"Verdict.score is {self.score!r} for {self.outcome}; expected {self.outcome.score!r}. "
+                f"Build verdicts with Verdict.{self.outcome}(...)"
+            )
+
+    @property
+    def is_scorable(self) -> bool:
+        """False where the sample must be left out of the loss."""
+        return self.score is not None
+
+    @classmethod
+    def correct(cls, extracted: str, detail: str = "") -> Verdict:
+        """The answer equals the reference."""
+        return cls(Outcome.CORRECT, 1.0, extracted, detail)
+
+    @classmethod
+    def wrong(cls, extracted: str, detail: str = "") -> Verdict:
+        """There is an answer, and it does not equal the reference."""
+        return cls(Outcome.WRONG, 0.0, extracted, detail)
+
+    @classmethod
+    def no_answer(cls, detail: str = "") -> Verdict:
+        """The response states no answer in the form that is asked for."""
+        return cls(Outcome.NO_ANSWER, 0.0, None, detail)
+
+    @classmethod
+    def bad_reference(cls, detail: str) -> Verdict:
+        """The reference cannot be read, so nothing can be said about the answer."""
+        return cls(Outcome.BAD_REFERENCE, None, None, detail)
+
+    @classmethod
+    def timeout(cls, detail: str) -> Verdict:
+        """The check was killed at its time limit."""
+        return cls(Outcome.TIMEOUT, None, None, detail)
+
+    @classmethod
+    def error(cls, detail: str) -> Verdict:
+        """The check itself failed."""
+        return cls(Outcome.ERROR, None, None, detail)
+
+
+@runtime_checkable
+class Verifier(Protocol):
+    """Anything with a pure, picklable `check`; no I/O, no state between calls.
+
+    A verifier may also have a method `warm_up()`: a pool calls it once in each worker before the first
+    answer, so that slow imports do not count against the time limit of an answer.
+    """
+
+    def check(self, response: str, reference: str) -> Verdict:
+        """Judge one response against the reference answer."""
+        ...
+
+
+def checked(verifier: Verifier, response: object, reference: object) -> Verdict:
+    """Call `verifier.check`; whatever goes wrong inside becomes an ERROR verdict with the reason."""
+    if not isinstance(response, str):
+        return Verdict.error(f"the response is {type(response).__name__}, expected str")
+    if not isinstance(reference, str):
+        return Verdict.bad_reference(f"the reference is {type(reference).__name__}, expected str")
+    try:
+        verdict: object = verifier.check(response, reference)
+    except Exception as error:  # noqa: BLE001  a verifier is foreign code; its failure is a counted outcome
+        return Verdict.error(
+            f"{type(verifier).__name__}.check raised {type(error).__name__}: {str(error)[:300]}"
+        )
+    if not isinstance(verdict, Verdict):
+        return Verdict.error(
+            f"{type(verifier).__name__}.check returned {type(verdict).__name__}, expected Verdict"
+        )
+    return verdict
