@@ -1,0 +1,197 @@
+"""Settings that are fine one by one and cannot hold together, and files that are not there.
+
+Every rule is a function of a `Draft` and yields problems; `RULES` lists them. A rule is left out when a
+section that it reads could not be understood, so that one slip is not reported twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rltoolkit.recipe import paths, schema
+from rltoolkit.recipe.problems import RefusedError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A problem before its place is known: the dotted key, and the three parts of the message."""
+
+    key: str
+    found: str
+    expected: str = ""
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A recipe as far as it could be understood: a section that is broken is absent from `sections`."""
+
+    sections: dict[str, Any]
+    given: frozenset[str]
+    recipe_path: Path
+
+    @property
+    def method(self) -> str | None:
+        """The method's name, if it is a known one."""
+        return self.sections.get("method")
+
+    def train(self) -> dict[str, Any]:
+        """The raw `train:` section, empty if it is broken."""
+        return self.sections.get("train") or {}
+
+
+Rule = Callable[[Draft], Iterator[Finding]]
+
+
+def method_needs(draft: Draft) -> Iterator[Finding]:
+    """A method has the sections that it cannot do without."""
+    if draft.method is None:
+        return
+    for name in schema.METHODS[draft.method].needs:
+        if name not in draft.given or (name in draft.sections and draft.sections[name] is None):
+            yield Finding(name, "missing", remedy=f"method {draft.method} needs a section {name}")
+
+
+def one_train_section(draft: Draft) -> Iterator[Finding]:
+    """For `method: sft` the settings stand in `train` or in `sft.train`, not in both."""
+    sft = draft.sections.get("sft")
+    if draft.method == "sft" and sft is not None and sft.train and draft.train():
+        yield Finding("sft.train", "given beside train", remedy="for method sft give one of the two")
+
+
+def quantization_needs_lora(draft: Draft) -> Iterator[Finding]:
+    """Quantised weights cannot be trained."""
+    model = draft.sections.get("model")
+    if model is not None and model.quantization is not None and model.lora is None:
+        found = f"is {model.quantization} without model.lora"
+        yield Finding(
+            "model.quantization", found, remedy="add model.lora, since quantised weights cannot be trained"
+        )
+
+
+def cpu_precision(draft: Draft) -> Iterator[Finding]:
+    """What only a GPU can do is not asked of a CPU."""
+    train, model = draft.train(), draft.sections.get("model")
+    if train.get("use_cpu") is not True:
+        return
+    if model is not None and model.quantization is not None:
+        yield Finding(
+            "model.quantization", "is given with train.use_cpu: true", remedy="remove one of the two"
+        )
+    if model is not None and model.dtype == "float16":
+        remedy = "give float32 or bfloat16; float16 training needs a GPU's loss scaling"
+        yield Finding("model.dtype", "is float16 with train.use_cpu: true", remedy=remedy)
+    for key in ("fp16", "tf32"):
+        if train.get(key) is True:
+            yield Finding(f"train.{key}", "is true with train.use_cpu: true", remedy="remove one of the two")
+
+
+def one_precision(draft: Draft) -> Iterator[Finding]:
+    """Mixed precision has one format."""
+    if draft.train().get("bf16") is True and draft.train().get("fp16") is True:
+        yield Finding("train.fp16", "is true together with train.bf16", remedy="set one of the two to false")
+
+
+def sampling_is_scored(draft: Draft) -> Iterator[Finding]:
+    """The policy that samples is the policy that is scored, so RLSP samples from its whole distribution."""
+    rollout = draft.sections.get("rollout")
+    if draft.method != "rlsp" or rollout is None:
+        return
+    if rollout.temperature == 0.0:
+        yield Finding(
+            "rollout.temperature", "is 0 for method rlsp", "a number > 0", "greedy sampling explores nothing"
+        )
+    for key, whole in (("top_p", 1.0), ("top_k", 0), ("min_p", 0.0)):
+        value = getattr(rollout, key)
+        if rollout.backend == "vllm" and value != whole:
+            remedy = (
+                f"set it to {whole}: training scores the whole distribution, vLLM would score the cut one"
+            )
+            yield Finding(f"rollout.{key}", f"is {value} with rollout.backend vllm", remedy=remedy)
+
+
+def exploration_fits(draft: Draft) -> Iterator[Finding]:
+    """paper_compat is the paper's reward: length by its own constant, or nothing."""
+    rewards = draft.sections.get("rewards")
+    if rewards is None or draft.train().get("paper_compat") is not True:
+        return
+    exploration = rewards.exploration
+    if exploration is not None and exploration.kind not in ("length", "none"):
+        remedy = "give kind length or none, or set train.paper_compat=false"
+        yield Finding(
+            "rewards.exploration.kind",
+            f"is {exploration.kind!r} with train.paper_compat: true",
+            remedy=remedy,
+        )
+
+
+def files_exist(draft: Draft) -> Iterator[Finding]:
+    """Every local path is there, every embedded name is known."""
+    data, sft, model = (draft.sections.get(name) for name in ("data", "sft", "model"))
+    if data is not None:
+        yield from _path("data.train.path", data.train.path, schema.EMBEDDED_DATA, draft.recipe_path)
+    if sft is not None:
+        yield from _path("sft.data.path", sft.data.path, schema.EMBEDDED_DATA, draft.recipe_path)
+    if model is not None:
+        yield from _path("model.name_or_path", model.name_or_path, schema.EMBEDDED_MODELS, draft.recipe_path)
+    launch = draft.sections.get("launch")
+    if launch is not None and launch.accelerate_config is not None:
+        yield from _file("launch.accelerate_config", launch.accelerate_config, draft.recipe_path)
+
+
+def _path(key: str, path: str, embedded: tuple[str, ...], recipe_path: Path) -> Iterator[Finding]:
+    try:
+        where = paths.resolve_data_path(path, recipe_path)
+    except RefusedError as refusal:
+        yield Finding(key, refusal.found, refusal.expected, refusal.remedy)
+        return
+    if isinstance(where, str) and paths.is_embedded(where) and where not in embedded:
+        known = ", ".join(embedded)
+        yield Finding(key, f"is {path!r}", known, did_you_mean(where, embedded, f"give one of {known}"))
+
+
+def _file(key: str, path: str, recipe_path: Path) -> Iterator[Finding]:
+    """A path that must be a file here, whatever it looks like."""
+    try:
+        places = paths.candidates(paths.expand_environment(path), recipe_path)
+    except RefusedError as refusal:
+        yield Finding(key, refusal.found, refusal.expected, refusal.remedy)
+        return
+    if not any(place.is_file() for place in places):
+        looked = " or ".join(dict.fromkeys(str(place) for place in places))
+        yield Finding(
+            key,
+            f"is {path!r}, which does not exist",
+            remedy=f"looked for {looked}; give a file that is there",
+        )
+
+
+def columns_are_named(draft: Draft) -> Iterator[Finding]:
+    """A dataset that is not embedded says which columns are prompt, answer and completion."""
+    data, sft = draft.sections.get("data"), draft.sections.get("sft")
+    wanted: list[tuple[str, Any, tuple[str, ...]]] = []
+    if data is not None:
+        wanted.append(("data.train", data.train, ("prompt", "reference")))
+    if sft is not None:
+        wanted.append(("sft.data", sft.data, ("prompt", "completion")))
+    for section, source, keys in wanted:
+        for key in keys:
+            if not paths.is_embedded(source.path) and getattr(source, key) is None:
+                help_text = type(source).model_fields[key].description
+                yield Finding(f"{section}.{key}", "missing", remedy=f"give {help_text}")
+
+
+RULES: tuple[Rule, ...] = (
+    method_needs,
+    one_train_section,
+    quantization_needs_lora,
+    cpu_precision,
+    one_precision,
+    sampling_is_scored,
+    exploration_fits,
+    files_exist,
+    columns_are_named,
+)

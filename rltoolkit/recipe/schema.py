@@ -1,0 +1,368 @@
+"""The sections of a recipe: one class each; a field's description is what an error message adds as help.
+
+To add a method: write the classes of its own sections here, give them a field in `Recipe`, and an entry in
+`METHODS`. To add an option: add a field. Nothing else lists the keys.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from rltoolkit.recipe.problems import RefusedError, did_you_mean
+
+EMBEDDED_DATA = ("embedded:countdown",)
+EMBEDDED_MODELS = ("embedded:countdown",)
+
+
+@dataclass(frozen=True)
+class MethodSections:
+    """What a method asks of a recipe: the sections that it cannot do without."""
+
+    needs: tuple[str, ...]
+
+
+METHODS: dict[str, MethodSections] = {
+    "rlsp": MethodSections(needs=("data", "rewards")),
+    "sft": MethodSections(needs=("sft",)),
+}
+
+
+class Section(BaseModel):
+    """A part of a recipe: unknown keys are refused, values are not converted, objects do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+def _import_path_or(known: tuple[str, ...]) -> BeforeValidator:
+    """A name among `known`, or an import path `package.module:Name`."""
+
+    def check(value: object) -> object:
+        if not isinstance(value, str) or value in known:
+            return value
+        if re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", value):
+            return value
+        expected = f"{', '.join(known)} or an import path package.module:Name"
+        raise RefusedError(
+            f"is {value!r}", expected=expected, remedy=did_you_mean(value, known, "give one of these")
+        )
+
+    return BeforeValidator(check)
+
+
+def template_fields(template: str) -> tuple[str, ...]:
+    """The column names of a template such as "{question}"; raises RefusedError for anything else."""
+    try:
+        parts = list(string.Formatter().parse(template))
+    except ValueError as error:
+        raise RefusedError(
+            f"is {template!r} ({error})", remedy="write {{ and }} for braces that are meant as text"
+        ) from error
+    names = [name for _, name, _, _ in parts if name is not None]
+    for name in names:
+        if not re.fullmatch(r"\w+", name) or name.isdigit():
+            remedy = "write {column} for a column, {{ and }} for braces that are meant as text"
+            raise RefusedError(f"names {{{name}}}", expected="column names in braces", remedy=remedy)
+    if not names:
+        raise RefusedError(
+            f"is {template!r}",
+            expected="a template over columns",
+            remedy=f"write {_as_column(template)!r} or the like",
+        )
+    return tuple(dict.fromkeys(names))
+
+
+def _as_column(word: str) -> str:
+    return f"{{{word}}}" if re.fullmatch(r"\w+", word) else "{question}"
+
+
+def _template(value: object) -> object:
+    if isinstance(value, str):
+        template_fields(value)
+    return value
+
+
+def _column_or_template(value: object) -> object:
+    """A bare column name becomes the template of that column."""
+    if isinstance(value, str) and re.fullmatch(r"\w+", value):
+        return _as_column(value)
+    return _template(value)
+
+
+def _lower_list(value: object) -> object:
+    """YAML gives lists; frozen objects hold tuples."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _text(value: str) -> str:
+    if not value.strip():
+        raise RefusedError("is empty", expected="a text")
+    return value
+
+
+Text = Annotated[str, BeforeValidator(lambda value: _text(value) if isinstance(value, str) else value)]
+Template = Annotated[str, BeforeValidator(_template)]
+Texts = Annotated[tuple[str, ...], BeforeValidator(_lower_list)]
+
+
+# --- model -------------------------------------------------------------------------------------------------
+
+
+def _target_modules(value: object) -> object:
+    if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
+        return tuple(value)
+    if isinstance(value, str) and value.strip():
+        return value
+    raise RefusedError(
+        f"is {value!r}", expected="all-linear or a list of module names", remedy="such as [q_proj, v_proj]"
+    )
+
+
+class LoraSection(Section):
+    """Low-rank adapters instead of full fine-tuning."""
+
+    r: Annotated[int, Field(ge=1, description="rank of the adapters")] = 16
+    alpha: Annotated[int, Field(ge=1, description="adapters are scaled by alpha / r")] = 32
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0, description="dropout on the adapter's input")] = 0.0
+    target_modules: Annotated[str | tuple[str, ...], BeforeValidator(_target_modules)] = "all-linear"
+
+
+class ModelSection(Section):
+    """The policy to train."""
+
+    name_or_path: Annotated[Text, Field(description="a folder, a hub name or embedded:countdown")]
+    dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
+    lora: LoraSection | None = None
+    quantization: Literal["4bit", "8bit"] | None = None
+    attn_implementation: Text | None = None
+
+
+# --- data --------------------------------------------------------------------------------------------------
+
+
+def _pattern(value: object) -> object:
+    if isinstance(value, str):
+        try:
+            groups = re.compile(value).groups
+        except re.error as error:
+            raise RefusedError(
+                f"is no regular expression ({error})", remedy="check its brackets and backslashes"
+            ) from error
+        if groups != 1:
+            raise RefusedError(f"has {groups} groups", expected="exactly one group (...) around the answer")
+    return value
+
+
+class Reference(Section):
+    """Where the gold answer stands: a column, or the one group of a pattern in it (the last match counts)."""
+
+    column: Text
+    pattern: Annotated[str | None, BeforeValidator(_pattern)] = None
+
+
+def _reference(value: object) -> object:
+    return {"column": value} if isinstance(value, str) else value
+
+
+class DataSource(Section):
+    """A dataset: a local file, a hub name, or an embedded world, whose columns and answers are known."""
+
+    path: Annotated[
+        Text, Field(description="a .jsonl, .json, .parquet or .csv file, a hub name or embedded:countdown")
+    ]
+    split: Text = "train"
+    prompt: Annotated[Template | None, Field(description="a template over columns, such as '{question}'")] = (
+        None
+    )
+    format: Literal["chat", "text"] = "chat"
+    system: str | None = None
+    limit: Annotated[int | None, Field(ge=1, description="use only the first rows")] = None
+
+
+class RlDataSource(DataSource):
+    """Prompts with a gold answer that a verifier reads."""
+
+    reference: Annotated[
+        Reference | None,
+        BeforeValidator(_reference),
+        Field(description="the gold answer's column, or {column: answer, pattern: '#### (.+)'}"),
+    ] = None
+
+
+class SftDataSource(DataSource):
+    """Prompts with the completion to imitate."""
+
+    completion: Annotated[
+        str | None,
+        BeforeValidator(_column_or_template),
+        Field(description="the column or template of the text to imitate"),
+    ] = None
+
+
+class DataSection(Section):
+    """What is trained on."""
+
+    train: RlDataSource
+
+
+# --- rewards -----------------------------------------------------------------------------------------------
+
+VERIFIERS = ("math", "countdown")
+EXPLORATIONS = ("none", "length", "distinct_steps")
+
+
+class Plugin(Section):
+    """A section with the options of what it names beside it: `options` is every further key."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Keyword arguments for the constructor of what is named."""
+        return dict(self.model_extra or {})
+
+
+class OutcomeSection(Plugin):
+    """Who judges the answer."""
+
+    verifier: Annotated[Text, _import_path_or(VERIFIERS)]
+
+
+class ExplorationSection(Plugin):
+    """What pays for effort, right or wrong."""
+
+    kind: Annotated[Text, _import_path_or(EXPLORATIONS)]
+
+
+class PoolSection(Section):
+    """The processes that verifiers run in."""
+
+    workers: Annotated[int, Field(ge=1, description="processes per rank")] = 2
+    timeout_s: Annotated[float, Field(gt=0.0, description="seconds after which a check is killed")] = 5.0
+
+
+class RewardsSection(Section):
+    """The two rewards of RLSP, kept apart."""
+
+    outcome: OutcomeSection
+    exploration: ExplorationSection | None = None
+    pool: PoolSection = PoolSection()
+
+
+# --- the rest ----------------------------------------------------------------------------------------------
+
+
+class RolloutSection(Section):
+    """How the policy is sampled."""
+
+    backend: Literal["transformers", "vllm"] = "transformers"
+    temperature: Annotated[float, Field(ge=0.0, description="of sampling and of scoring alike")] = 1.0
+    top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    top_k: Annotated[int, Field(ge=0, description="0 keeps every token")] = 0
+    min_p: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    max_prompt_tokens: Annotated[int, Field(ge=1)] = 512
+    max_new_tokens: Annotated[int, Field(ge=1)] = 256
+
+
+class SftSection(Section):
+    """Stage one: imitation of demonstrations."""
+
+    data: SftDataSource
+    train: Annotated[dict[str, Any], Field(description="fields of trl.SFTConfig")] = Field(
+        default_factory=dict
+    )
+    until_accuracy: Annotated[
+        float | None, Field(gt=0.0, lt=1.0, description="stop at this held-out accuracy")
+    ] = None
+
+
+class EvalSection(Section):
+    """What is measured before, during and after training."""
+
+    tasks: Texts = ()
+    every_steps: Annotated[int | None, Field(ge=1)] = None
+    questions: Annotated[int | None, Field(ge=1, description="use only the first questions of a task")] = None
+    samples: Annotated[int, Field(ge=1, description="answers per question at temperature 1")] = 1
+    max_new_tokens: Annotated[int | None, Field(ge=1, description="null means rollout.max_new_tokens")] = None
+
+
+class LaunchSection(Section):
+    """How `rltoolkit train` starts the run."""
+
+    processes: Annotated[int, Field(ge=1)] = 1
+    accelerate_config: Annotated[
+        Text | None, Field(description="a file such as recipes/accelerate/zero3.yaml")
+    ] = None
+
+
+def _method(value: object) -> object:
+    if isinstance(value, str) and value not in METHODS:
+        known = ", ".join(METHODS)
+        raise RefusedError(
+            f"is {value!r}", expected=known, remedy=did_you_mean(value, METHODS, f"give one of {known}")
+        )
+    return value
+
+
+class Recipe(Section):
+    """A whole run."""
+
+    method: Annotated[str, BeforeValidator(_method), Field(description=" or ".join(METHODS))]
+    model: ModelSection
+    data: DataSection | None = None
+    rewards: RewardsSection | None = None
+    rollout: RolloutSection = RolloutSection()
+    train: Annotated[dict[str, Any], Field(description="fields of the method's config class")] = Field(
+        default_factory=dict
+    )
+    sft: SftSection | None = None
+    eval: EvalSection = EvalSection()
+    launch: LaunchSection = LaunchSection()
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    output_dir: Text | None = None
+
+
+# --- options of what a recipe names ------------------------------------------------------------------------
+
+
+class NoOptions(Section):
+    """Takes none."""
+
+
+class MathOptions(Section):
+    """Keyword arguments of reward_models.MathVerifier."""
+
+    extraction: Literal["boxed", "marked", "lenient"] = "boxed"
+    thinking_end: str | None = "</think>"
+    box: Literal["last", "first"] = "last"
+
+
+class LengthOptions(Section):
+    """Keyword arguments of reward_models.exploration.LengthExploration."""
+
+    target_tokens: Annotated[
+        int, Field(ge=1, description="tokens before the answer that earn the whole reward")
+    ]
+
+
+class DistinctStepsOptions(Section):
+    """Keyword arguments of reward_models.exploration.DistinctSteps."""
+
+    target_steps: Annotated[
+        int, Field(ge=1, description="distinct lines before the answer that earn the whole reward")
+    ]
+
+
+# Where a recipe names something of ours: section, the key that names it, and the options that each name
+# takes.
+PLUGIN_OPTIONS: dict[tuple[str, ...], tuple[str, dict[str, type[Section]]]] = {
+    ("rewards", "outcome"): ("verifier", {"math": MathOptions, "countdown": NoOptions}),
+    ("rewards", "exploration"): (
+        "kind",
+        {"none": NoOptions, "length": LengthOptions, "distinct_steps": DistinctStepsOptions},
+    ),
+}
