@@ -13,6 +13,7 @@ from reward_models.exploration import (
     count_attempts,
     paper_length,
 )
+from reward_models.pool import VerifierPool
 from reward_models.reward_func import RewardFunction, as_reward_func
 from reward_models.verdict import Outcome, Verdict, Verifier
 
@@ -28,6 +29,7 @@ __all__ = [
     "Verdict",
     "Verifier",
     "VerifierError",
+    "VerifierPool",
     "as_reward_func",
     "count_attempts",
     "paper_length",

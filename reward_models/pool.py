@@ -1,0 +1,286 @@
+"""Worker processes for verifiers, with a time limit that kills.
+
+A time limit inside a process does not hold: signals need the main thread and the interpreter's attention,
+threads cannot be ended. Here an answer that takes too long costs a worker its life and nobody else anything.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import selectors
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Sequence
+from types import TracebackType
+
+from reward_models.errors import VerifierError
+from reward_models.verdict import Verdict, Verifier
+from reward_models.worker import WorkerSettings
+from reward_models.worker_process import State, WorkerProcess
+
+# Fresh workers that fail one after the other before the pool gives up: what loaded once should load again.
+MAX_START_FAILURES = 3
+_MB = 1024 * 1024
+
+
+class VerifierPool:
+    """Checks answers in worker processes, each with one job in flight and a deadline.
+
+    A check that passes its deadline is ended with SIGKILL and becomes a TIMEOUT verdict; a worker that dies,
+    or a verifier that raises, becomes an ERROR verdict for that answer alone. May be used from any thread;
+    calls from several threads take turns. Workers see none of the environment's secrets and do not run the
+    main script again. One answer costs about 0.1 ms more than the check itself.
+
+    Args:
+        verifier: picklable, of a class in an importable module.
+        workers: number of processes.
+        timeout_s: seconds for one answer; loading the verifier does not count.
+        memory_mb: address space of one worker, None for no limit.
+        start_timeout_s: seconds for a worker to load the verifier.
+
+    Raises:
+        VerifierError: a setting is out of range, or the workers cannot load the verifier.
+    """
+
+    def __init__(
+        self,
+        verifier: Verifier,
+        workers: int = 2,
+        timeout_s: float = 5.0,
+        *,
+        memory_mb: int | None = 4096,
+        start_timeout_s: float = 60.0,
+    ) -> None:
+        if workers < 1:
+            raise VerifierError(f"pool workers is {workers}; give at least 1")
+        for name, value in (("timeout_s", timeout_s), ("start_timeout_s", start_timeout_s)):
+            if not value > 0:
+                raise VerifierError(f"pool {name} is {value}; give seconds > 0")
+        if memory_mb is not None and memory_mb < 1:
+            raise VerifierError(f"pool memory_mb is {memory_mb}; give megabytes > 0, or None for no limit")
+        self.timeout_s = timeout_s
+        self.start_timeout_s = start_timeout_s
+        self._pickle = _pickled(verifier)
+        self._settings = WorkerSettings(timeout_s, None if memory_mb is None else memory_mb * _MB)
+        self._lock = threading.Lock()
+        self._selector = selectors.DefaultSelector()
+        self._workers: list[WorkerProcess] = []
+        self._start_failures = 0
+        self._process_id = os.getpid()
+        self._finalizer = weakref.finalize(self, _shut_down, self._workers, self._selector, self._process_id)
+        self._start(workers)
+
+    def check(self, response: str, reference: str) -> Verdict:
+        """Judge one answer."""
+        return self.check_many([response], [reference])[0]
+
+    def check_many(self, responses: Sequence[str], references: Sequence[str]) -> list[Verdict]:
+        """Judge answers in parallel; verdicts come in the order of the answers.
+
+        Raises:
+            VerifierError: the lengths differ, the pool is closed, or workers can no longer be started.
+        """
+        if len(responses) != len(references):
+            raise VerifierError(
+                f"{len(responses)} responses and {len(references)} references; give one per response"
+            )
+        with self._lock:
+            self._require_open()
+            try:
+                return _Round(self, responses, references).run()
+            except BaseException:
+                self._drop_jobs()
+                raise
+
+    def close(self) -> None:
+        """End the workers; no process is left behind. May be called more than once."""
+        with self._lock:
+            self._finalizer()
+
+    def __enter__(self) -> VerifierPool:
+        """Return the pool, which is already running."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the pool."""
+        self.close()
+
+    def __reduce__(self) -> str:
+        """Refuse to be pickled: processes cannot travel."""
+        raise VerifierError(
+            "a VerifierPool cannot be pickled; pickle the verifier and start a pool where it is used"
+        )
+
+    def _require_open(self) -> None:
+        if os.getpid() != self._process_id:
+            raise VerifierError(
+                f"this pool belongs to process {self._process_id} and was used in its fork {os.getpid()}; "
+                "start a pool in the process that uses it"
+            )
+        if not self._finalizer.alive:
+            raise VerifierError("the pool is closed; start a new VerifierPool")
+
+    def _start(self, count: int) -> None:
+        """Start the first workers side by side and wait until all have loaded the verifier."""
+        try:
+            for _ in range(count):
+                self._add_worker()
+            for worker in self._workers:
+                if not worker.connection.poll(max(0.0, worker.deadline - time.monotonic())):
+                    raise VerifierError(
+                        f"a worker did not load the verifier within start_timeout_s={self.start_timeout_s}; "
+                        "raise it, or make the verifier's module import less"
+                    )
+                self._finish_start(worker)
+        except BaseException:
+            self._finalizer()
+            raise
+
+    def _finish_start(self, worker: WorkerProcess) -> None:
+        reason = worker.finish_start()
+        if reason is not None:
+            raise VerifierError(
+                f"a worker process could not load the verifier: {reason}. Its class and all it holds "
+                "must be importable in a fresh interpreter, from a file on sys.path"
+            )
+        self._start_failures = 0
+
+    def _add_worker(self) -> None:
+        worker = WorkerProcess(self._pickle, self._settings, self.start_timeout_s)
+        self._workers.append(worker)
+        self._selector.register(worker.connection, selectors.EVENT_READ, worker)
+
+    def _replace(self, worker: WorkerProcess) -> None:
+        """Kill a worker and start another, without waiting for it."""
+        self._selector.unregister(worker.connection)
+        self._workers.remove(worker)
+        worker.kill()
+        self._add_worker()
+
+    def _restart(self, worker: WorkerProcess, reason: str) -> None:
+        """Replace a worker that did not come up, a few times at most."""
+        self._start_failures += 1
+        if self._start_failures >= MAX_START_FAILURES:
+            raise VerifierError(
+                f"{self._start_failures} worker processes in a row did not start; the last: {reason}"
+            )
+        self._replace(worker)
+
+    def _drop_jobs(self) -> None:
+        """After an interruption no answer may be left that the next call would take for its own."""
+        for worker in [w for w in self._workers if w.state is State.BUSY]:
+            self._replace(worker)
+
+
+class _Round:
+    """One call of `check_many`: the jobs still to be done and the verdicts so far."""
+
+    def __init__(self, pool: VerifierPool, responses: Sequence[str], references: Sequence[str]) -> None:
+        self.pool = pool
+        self.responses = responses
+        self.references = references
+        self.verdicts: dict[int, Verdict] = {}
+        self.waiting: deque[int] = deque()
+        for job, (response, reference) in enumerate(zip(responses, references, strict=True)):
+            refusal = _refusal(response, reference)
+            if refusal is None:
+                self.waiting.append(job)
+            else:
+                self.verdicts[job] = refusal
+
+    def run(self) -> list[Verdict]:
+        for worker in list(self.pool._workers):
+            self.hand_out(worker)
+        while len(self.verdicts) < len(self.responses):
+            for key, _ in self.pool._selector.select(self.seconds_left()):
+                self.read(key.data)
+            self.end_overdue()
+        return [self.verdicts[job] for job in range(len(self.responses))]
+
+    def hand_out(self, worker: WorkerProcess) -> None:
+        if worker.state is not State.IDLE or not self.waiting:
+            return
+        job = self.waiting.popleft()
+        if not worker.send(job, self.responses[job], self.references[job], self.pool.timeout_s):
+            self.waiting.appendleft(job)
+            self.pool._replace(worker)
+
+    def read(self, worker: WorkerProcess) -> None:
+        if worker.state is State.STARTING:
+            reason = worker.finish_start()
+            if reason is not None:
+                self.pool._restart(worker, reason)
+                return
+            self.pool._start_failures = 0
+        elif worker.job is not None:
+            job = worker.job
+            self.verdicts[job], retire = worker.receive()
+            if retire:
+                self.pool._replace(worker)
+                return
+        else:  # an idle worker has nothing to say but that it died
+            self.pool._replace(worker)
+            return
+        self.hand_out(worker)
+
+    def seconds_left(self) -> float | None:
+        """Time until the next worker is overdue."""
+        deadlines = [worker.deadline for worker in self.pool._workers if worker.state is not State.IDLE]
+        return max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
+
+    def end_overdue(self) -> None:
+        now = time.monotonic()
+        for worker in list(self.pool._workers):
+            if worker.state is State.IDLE or now < worker.deadline or worker.connection.poll():
+                continue
+            if worker.job is None:
+                self.pool._restart(worker, f"not ready within start_timeout_s = {self.pool.start_timeout_s}")
+            else:
+                self.verdicts[worker.job] = Verdict.timeout(
+                    f"no verdict within {self.pool.timeout_s} s; killed the check"
+                )
+                self.pool._replace(worker)
+
+
+def _refusal(response: object, reference: object) -> Verdict | None:
+    """Judge what is no text, which no worker needs to see."""
+    if not isinstance(reference, str):
+        return Verdict.bad_reference(f"the reference is {type(reference).__name__}, expected str")
+    if not isinstance(response, str):
+        return Verdict.error(f"the response is {type(response).__name__}, expected str")
+    return None
+
+
+def _pickled(verifier: Verifier) -> bytes:
+    """Pickle a verifier for the workers, or say why that cannot work."""
+    kind = type(verifier)
+    if not callable(getattr(verifier, "check", None)):
+        raise VerifierError(
+            f"the verifier is {kind.__name__}, which has no method check(response, reference)"
+        )
+    if kind.__module__ == "__main__":
+        raise VerifierError(
+            f"the verifier's class {kind.__name__} is defined in the script that is being run, which "
+            "worker processes do not execute; move the class into a file of its own and import it"
+        )
+    try:
+        return pickle.dumps(verifier)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise VerifierError(
+            f"the verifier {kind.__module__}.{kind.__name__} cannot be pickled for the workers ({error}); keep "
+            "only plain data in it, no open files, locks or lambdas, and define its class at module level"
+        ) from error
+
+
+def _shut_down(workers: list[WorkerProcess], selector: selectors.BaseSelector, process_id: int) -> None:
+    """End all workers; a fork of the process that started them leaves them alone."""
+    if os.getpid() != process_id:
+        return
+    selector.close()
+    while workers:
+        workers.pop().kill()

@@ -1,0 +1,119 @@
+"""One worker process, seen from the pool: start, send a job, read the answer, kill.
+
+The process is a fresh interpreter that imports `reward_models.worker` and nothing of the program that starts
+it: the main script is not run again (so it needs no `if __name__ == "__main__"`), and torch is not loaded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from enum import StrEnum
+from multiprocessing.connection import Connection
+
+from reward_models.verdict import Verdict
+from reward_models.worker import WorkerSettings, decode_reply, encode_job
+
+_BOOTSTRAP = """\
+import json, sys
+from multiprocessing.connection import Connection
+connection = Connection(int(sys.argv[1]))
+sys.path[:] = json.loads(connection.recv_bytes())
+from reward_models.worker import serve
+serve(connection)
+"""
+# Answers are hostile text and verifiers evaluate parts of it: a worker gets this environment and no keys.
+_ENVIRONMENT = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "VIRTUAL_ENV")
+_ENVIRONMENT_PREFIXES = ("LC_", "PYTHON")
+# One thread each: the pool's workers are the parallelism.
+_ENVIRONMENT_FIXED = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+class State(StrEnum):
+    """What a worker is doing."""
+
+    STARTING = "starting"
+    IDLE = "idle"
+    BUSY = "busy"
+
+
+class WorkerProcess:
+    """A worker and the job it has in flight, at most one."""
+
+    def __init__(self, verifier_pickle: bytes, settings: WorkerSettings, start_timeout_s: float) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._popen = subprocess.Popen(
+                [sys.executable, "-P", "-c", _BOOTSTRAP, str(theirs.fileno()), "verifier-worker"],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,  # a verifier that prints must not write into the trainer's output
+                start_new_session=True,  # Ctrl-C is the trainer's; and the whole group can be killed
+                env=_environment(),
+            )
+        self.connection = Connection(ours.detach())
+        self.state = State.STARTING
+        self.job: int | None = None
+        self.deadline = time.monotonic() + start_timeout_s
+        # A worker that dies before it has read this is found by its closed connection, like any other death.
+        with contextlib.suppress(ConnectionError):
+            self.connection.send_bytes(json.dumps([path or os.getcwd() for path in sys.path]).encode())  # noqa: PTH109
+            self.connection.send_bytes(settings.to_json())
+            self.connection.send_bytes(verifier_pickle)
+
+    def finish_start(self) -> str | None:
+        """Read the first message; return why the verifier could not be loaded, or None when it is."""
+        try:
+            failed: str | None = json.loads(self.connection.recv_bytes())["failed"]
+        except (EOFError, ConnectionError):
+            return f"the worker process {self._ending()} before it was ready"
+        if failed is None:
+            self.state = State.IDLE
+        return failed
+
+    def send(self, job: int, response: str, reference: str, timeout_s: float) -> bool:
+        """Start a job; False if the worker died while it was idle, which is not the job's fault."""
+        message = encode_job(response, reference)
+        try:
+            self.connection.send_bytes(message)
+        except ConnectionError:
+            return False
+        self.state, self.job, self.deadline = State.BUSY, job, time.monotonic() + timeout_s
+        return True
+
+    def receive(self) -> tuple[Verdict, bool]:
+        """Read the verdict on the job in flight, and whether the worker must be replaced."""
+        try:
+            verdict, retire = decode_reply(self.connection.recv_bytes())
+        except (EOFError, ConnectionError):
+            return Verdict.error(f"the worker process {self._ending()} during the check"), True
+        except (ValueError, TypeError) as error:
+            return Verdict.error(f"the worker process sent no verdict ({error})"), True
+        self.state, self.job = State.IDLE, None
+        return verdict, retire
+
+    def kill(self) -> None:
+        """End the process and whatever it has started, at once, and reap it."""
+        self.connection.close()
+        if self._popen.returncode is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._popen.pid, signal.SIGKILL)
+            self._popen.wait()
+
+    def _ending(self) -> str:
+        """Say how the process ended; a worker that closed its connection is about to."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            code = self._popen.wait(timeout=1.0)
+            return f"was ended by signal {-code}" if code < 0 else f"ended with exit status {code}"
+        return "closed its connection"
+
+
+def _environment() -> dict[str, str]:
+    kept = {k: v for k, v in os.environ.items() if k in _ENVIRONMENT or k.startswith(_ENVIRONMENT_PREFIXES)}
+    return kept | _ENVIRONMENT_FIXED
