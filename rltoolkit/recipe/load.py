@@ -39,6 +39,11 @@ class LoadedRecipe:
         """The place to show for a dotted key: "recipes/x.yaml line 12", "command line", or the file alone."""
         return _where(tuple(key.split(".")), str(self.path), self.lines, self.overrides)
 
+    def problem(self, finding: Finding) -> RecipeProblem:
+        """A finding of a later check, with its place in this recipe."""
+        where = self.where(finding.key)
+        return RecipeProblem(where, finding.key, finding.found, finding.expected, finding.remedy)
+
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> LoadedRecipe:
     """Read and check a recipe; `overrides` are texts such as "rollout.temperature=0.7".

@@ -144,16 +144,23 @@ class ModelSection(Section):
 # --- data --------------------------------------------------------------------------------------------------
 
 
-def _pattern(value: object) -> object:
+def _regular_expression(value: object) -> object:
     if isinstance(value, str):
-        try:
-            groups = re.compile(value).groups
-        except re.error as error:
-            raise RefusedError(
-                f"is no regular expression ({error})", remedy="check its brackets and backslashes"
-            ) from error
-        if groups != 1:
-            raise RefusedError(f"has {groups} groups", expected="exactly one group (...) around the answer")
+        _groups(value)
+    return value
+
+
+def _groups(pattern: str) -> int:
+    try:
+        return re.compile(pattern).groups
+    except re.error as error:
+        remedy = "check its brackets and backslashes"
+        raise RefusedError(f"is no regular expression ({error})", remedy=remedy) from error
+
+
+def _pattern(value: object) -> object:
+    if isinstance(value, str) and (groups := _groups(value)) != 1:
+        raise RefusedError(f"has {groups} groups", expected="exactly one group (...) around the answer")
     return value
 
 
@@ -341,6 +348,12 @@ class MathOptions(Section):
     box: Literal["last", "first"] = "last"
 
 
+class CountdownOptions(Section):
+    """Keyword arguments of reward_models.CountdownVerifier."""
+
+    thinking_end: str | None = "</think>"
+
+
 class LengthOptions(Section):
     """Keyword arguments of reward_models.exploration.LengthExploration."""
 
@@ -360,7 +373,7 @@ class DistinctStepsOptions(Section):
 # Where a recipe names something of ours: section, the key that names it, and the options that each name
 # takes.
 PLUGIN_OPTIONS: dict[tuple[str, ...], tuple[str, dict[str, type[Section]]]] = {
-    ("rewards", "outcome"): ("verifier", {"math": MathOptions, "countdown": NoOptions}),
+    ("rewards", "outcome"): ("verifier", {"math": MathOptions, "countdown": CountdownOptions}),
     ("rewards", "exploration"): (
         "kind",
         {"none": NoOptions, "length": LengthOptions, "distinct_steps": DistinctStepsOptions},
