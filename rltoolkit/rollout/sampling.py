@@ -98,7 +98,7 @@ def _invert(logprobs: Tensor, u: Tensor) -> Tensor:
 
     Summed in float64: in float32 the end of a large vocabulary's sum would be too coarse for its rare tokens.
     """
-    cumulative = logprobs.double().exp_().cumsum(-1)
+    cumulative = logprobs.double().exp().cumsum(-1)
     target = u[:, None] * cumulative[:, -1:]
     tokens = torch.searchsorted(cumulative, target, right=True)[:, 0]
     return tokens.clamp_(max=logprobs.shape[-1] - 1)  # reached by NaN alone
