@@ -13,6 +13,7 @@ from reward_models.exploration import (
     count_attempts,
     paper_length,
 )
+from reward_models.math_answers import MathVerifier
 from reward_models.pool import VerifierPool
 from reward_models.reward_func import RewardFunction, as_reward_func
 from reward_models.verdict import Outcome, Verdict, Verifier
@@ -23,6 +24,7 @@ __all__ = [
     "DistinctSteps",
     "ExplorationReward",
     "LengthExploration",
+    "MathVerifier",
     "Outcome",
     "RLToolkitError",
     "RewardFunction",

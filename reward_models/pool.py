@@ -272,7 +272,7 @@ def _pickled(verifier: Verifier) -> bytes:
         return pickle.dumps(verifier)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise VerifierError(
-            f"the verifier {kind.__module__}.{kind.__name__} cannot be pickled for the workers ({error}); keep "
+            f"the verifier {kind.__module__}.{kind.__name__} cannot be pickled ({error}); keep "
             "only plain data in it, no open files, locks or lambdas, and define its class at module level"
         ) from error
 

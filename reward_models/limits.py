@@ -1,0 +1,116 @@
+"""What is refused before any algebra sees it.
+
+A computer algebra system evaluates while it parses: nine characters can ask for a number with more digits
+than there are atoms. The time limit of the pool would end that; refusing costs nothing. An answer that is refused
+is wrong unless it equals the reference as text.
+"""
+
+from __future__ import annotations
+
+import re
+
+# The longest true answers of the public data have some 220 characters.
+MAX_ANSWER_CHARS = 500
+# Matrices of fractions of roots nest six deep; the grammar's time grows steeply with depth.
+MAX_NESTING = 12
+# Arithmetic on longer integers is slow, and exact comparison of integers as text needs no algebra.
+MAX_DIGITS_IN_A_ROW = 100
+# Powers multiply digits: 2^9999 has 3010 of them. Contest answers such as 2^{2024} stay below.
+MAX_EXPONENT_DIGITS = 4
+# `e^{-x^2}` has two floors. A tower of numbers is refused at two already: 9^{9^9} cannot be stored.
+MAX_POWER_FLOORS = 2
+# 999! has 2565 digits; (10^9)! does not fit into memory.
+MAX_FACTORIAL_DIGITS = 3
+
+_DIGITS = re.compile(r"[0-9]+")
+_EXPONENT_NUMBER = re.compile(r"\^\s*[({]*\s*[+-]?\s*0*([0-9]+)")
+_FACTORIAL = re.compile(r"([0-9]+|[)}\]!])\s*!")
+_BINOMIAL = re.compile(r"\\[dt]?binom\s*(\{[^{}]*\}?|\S)")
+_SMALL_ARGUMENT = re.compile(
+    rf"\{{?\s*(?:[0-9]{{1,{MAX_FACTORIAL_DIGITS}}}|[A-Za-z](?:\s*[+-]\s*[0-9])?)\s*\}}?"
+)
+# Operators that compute without bound. A final answer states the result instead.
+_UNBOUNDED = re.compile(r"\\(?:sum|prod|int|iint|oint|lim)(?![a-zA-Z])")
+_COMMAND = re.compile(r"\\[A-Za-z]+")
+_VARIABLE = re.compile(r"[A-Za-z]")
+_OPENING = "({["
+_CLOSING = ")}]"
+
+
+def refusal(text: str) -> str | None:
+    """Say why an expression must not be parsed, or return None if it may be."""
+    if len(text) > MAX_ANSWER_CHARS:
+        return f"{len(text)} characters, at most {MAX_ANSWER_CHARS}"
+    if _nesting(text) > MAX_NESTING:
+        return f"brackets nested more than {MAX_NESTING} deep"
+    longest = max((len(run) for run in _DIGITS.findall(text)), default=0)
+    if longest > MAX_DIGITS_IN_A_ROW:
+        return f"a number of {longest} digits, at most {MAX_DIGITS_IN_A_ROW}"
+    return _power_refusal(text.replace("**", "^")) or _operator_refusal(text)
+
+
+def _power_refusal(text: str) -> str | None:
+    if any(len(number) > MAX_EXPONENT_DIGITS for number in _EXPONENT_NUMBER.findall(text)):
+        return f"an exponent of more than {MAX_EXPONENT_DIGITS} digits"
+    for exponent in _exponents(text):
+        if "^" not in exponent:
+            continue
+        if any("^" in inner for inner in _exponents(exponent)):
+            return f"a tower of more than {MAX_POWER_FLOORS} powers"
+        if not _VARIABLE.search(_COMMAND.sub("", exponent)):
+            return "a power of numbers in an exponent"
+    return None
+
+
+def _operator_refusal(text: str) -> str | None:
+    factorials = (argument for argument in _FACTORIAL.findall(text))
+    if any(not argument.isdigit() or len(argument) > MAX_FACTORIAL_DIGITS for argument in factorials):
+        return f"a factorial of more than a number of {MAX_FACTORIAL_DIGITS} digits"
+    if not all(_SMALL_ARGUMENT.fullmatch(argument) for argument in _BINOMIAL.findall(text)):
+        return f"a binomial of more than a number of {MAX_FACTORIAL_DIGITS} digits"
+    operator = _UNBOUNDED.search(text)
+    return None if operator is None else f"the operator {operator[0]}"
+
+
+def _nesting(text: str) -> int:
+    depth = deepest = 0
+    for character in text:
+        if character in _OPENING:
+            depth += 1
+            deepest = max(deepest, depth)
+        elif character in _CLOSING:
+            depth = max(0, depth - 1)
+    return deepest
+
+
+def _exponents(text: str) -> list[str]:
+    """Return what stands in the exponent of each power; of `a^b^c` the exponent of a is `b^c`."""
+    return [_exponent_at(text, caret + 1) for caret, character in enumerate(text) if character == "^"]
+
+
+def _exponent_at(text: str, start: int) -> str:
+    depth = 0
+    position = start
+    while position < len(text):
+        character = text[position]
+        if character in _OPENING:
+            depth += 1
+        elif character in _CLOSING:
+            depth -= 1
+        # The exponent ends with its bracket or atom, unless another power follows.
+        atom_ends = (
+            depth == 0 and not character.isspace() and not (character.isalnum() and _more(text, position))
+        )
+        if depth < 0 or (atom_ends and character not in "+-\\^" and not _power_follows(text, position)):
+            return text[start : position + 1]
+        position += 1
+    return text[start:]
+
+
+def _more(text: str, position: int) -> bool:
+    """The number or command at this position goes on."""
+    return position + 1 < len(text) and text[position + 1].isalnum()
+
+
+def _power_follows(text: str, position: int) -> bool:
+    return text[position + 1 :].lstrip()[:1] == "^"

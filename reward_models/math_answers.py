@@ -1,0 +1,109 @@
+"""Mathematical answers: where they stand, and whether they equal the reference."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+from reward_models.errors import VerifierError
+from reward_models.exact import normalise, same_number, same_text
+from reward_models.extraction import BoxChoice, ExtractionPolicy, after_thinking, extract
+from reward_models.limits import MAX_ANSWER_CHARS, refusal
+from reward_models.symbolic import load, same_by_algebra
+from reward_models.verdict import Verdict
+
+
+class MathVerifier:
+    r"""Compares the stated answer with the reference: as text, as exact numbers, then by math-verify.
+
+    Nothing is tolerated that mathematics does not grant: 0.5 is not 50, 50.004 is not 50. What algebra must not
+    see (`reward_models.limits`) is wrong unless it equals the reference as text. The algebra may still take for
+    ever: the verifier belongs into a `VerifierPool` wherever answers come from a model.
+
+    Args:
+        extraction: "boxed" reads `\boxed{...}` alone; "marked" also a stated answer field; "lenient" also the
+            last expression (see `reward_models.extraction`).
+        thinking_end: only the text behind the last one counts; None if the model does not mark it.
+        box: "last" takes the last box with balanced braces; "first" the first box with at most one level of
+            braces, as the released RLSP trainer did.
+
+    Raises:
+        VerifierError: an option has a value that does not exist.
+    """
+
+    def __init__(
+        self,
+        *,
+        extraction: ExtractionPolicy = "boxed",
+        thinking_end: str | None = "</think>",
+        box: BoxChoice = "last",
+    ) -> None:
+        _require("extraction", extraction, get_args(ExtractionPolicy))
+        _require("box", box, get_args(BoxChoice))
+        self.extraction: ExtractionPolicy = extraction
+        self.thinking_end = thinking_end
+        self.box: BoxChoice = box
+
+    def check(self, response: str, reference: str) -> Verdict:
+        """Judge one response; `detail` says which rule found the answer and which rule decided."""
+        problem = reference_problem(reference)
+        if problem is not None:
+            return Verdict.bad_reference(f"reference {reference[:80]!r}: {problem}")
+        found = extract(after_thinking(response, self.thinking_end), self.extraction, self.box)
+        if found is None:
+            return Verdict.no_answer(f"no answer in the form that extraction={self.extraction!r} reads")
+        equal, rule = same_answer(reference, found.text)
+        shown = found.text if len(found.text) <= MAX_ANSWER_CHARS else found.text[:MAX_ANSWER_CHARS] + "…"
+        detail = f"{found.rule}; {rule}"
+        return Verdict.correct(shown, detail) if equal else Verdict.wrong(shown, detail)
+
+    def warm_up(self) -> None:
+        """Load the algebra; a pool calls this before the first answer."""
+        load()
+
+
+def same_answer(reference: str, answer: str) -> tuple[bool, str]:
+    """Return whether two bare answers are equal, and the rule that decided."""
+    reference_text, answer_text = normalise(reference), normalise(answer)
+    if not answer_text:
+        return False, "the answer is empty"
+    if same_text(reference_text, answer_text):
+        return True, "equal as text"
+    equal = same_number(reference_text, answer_text)
+    if equal is not None:
+        return equal, "compared as numbers"
+    for name, text in (("answer", answer), ("reference", reference)):
+        refused = refusal(text)
+        if refused is not None:
+            return False, f"the {name} was refused: {refused}"
+    return same_by_algebra(reference, answer), "compared by algebra"
+
+
+def reference_problem(reference: str) -> str | None:
+    """Say why a reference cannot be compared with anything, or return None.
+
+    Looks at the reference alone: were it to depend on the response, right answers would be kept and wrong
+    ones left out.
+    """
+    if not normalise(reference):
+        return "it is empty"
+    if any(not character.isprintable() and not character.isspace() for character in reference):
+        return "it holds characters that are no text"
+    if reference.rstrip().endswith("..") and not reference.rstrip().endswith("..."):
+        return "it ends in two full stops, as texts do that were cut"
+    if _unbalanced(reference):
+        return "its braces do not balance"
+    return None
+
+
+def _unbalanced(text: str) -> bool:
+    depth = 0
+    for character in text.replace("\\{", "").replace("\\}", ""):
+        depth += {"{": 1, "}": -1}.get(character, 0)
+        if depth < 0:
+            return True
+    return depth != 0
+
+
+def _require(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise VerifierError(f"MathVerifier {name} is {value!r}; expected one of {', '.join(allowed)}")
