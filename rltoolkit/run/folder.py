@@ -169,7 +169,8 @@ class RunFolder:
         recorded = self.manifest()["recipe_hash"]
         if recorded == recipe_hash:
             return
-        lines = [f"{self.path} holds a run of another recipe (hash {recorded}, this recipe {recipe_hash})."]
+        hashes = f"hash {recorded[:12]}, this recipe {recipe_hash[:12]}"
+        lines = [f"{self.path} holds a run of another recipe ({hashes})."]
         if self.recipe_path.exists():
             before = yaml.safe_load(self.recipe_path.read_text(encoding="utf-8"))
             differences = differing_keys(before, resolved)

@@ -1,0 +1,102 @@
+"""The model card says what the run wrote, and says so where it wrote nothing."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rltoolkit.run import folder as folder_module
+from rltoolkit.run.card import render_card, write_card
+from rltoolkit.run.folder import RunFolder
+
+RECIPE = {
+    "method": "rlsp",
+    "model": {"name_or_path": "some-owner/some-model-1B"},
+    "data": {"train": {"path": "train.jsonl", "split": "train", "limit": 500}},
+    "rewards": {
+        "outcome": {"verifier": "math", "extraction": "boxed"},
+        "exploration": {"kind": "length", "target_tokens": 60},
+    },
+    "eval": {"tasks": ["countdown", "gsm8k"]},
+}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    return RunFolder.open(tmp_path / "my-run", RECIPE, "abc")
+
+
+def test_a_finished_run(run: RunFolder) -> None:
+    run.model_dir.mkdir()
+    run.finish("train", {})
+    run.write_summary(
+        {
+            "accuracy_before": 0.412,
+            "accuracy_before_low": 0.37,
+            "accuracy_before_high": 0.455,
+            "accuracy_after": 0.6,
+            "accuracy_after_low": 0.55,
+            "accuracy_after_high": 0.65,
+            "sampled_after": 0.5,
+            "seconds": 301.25,
+        }
+    )
+    for name in ("kl", "accuracy", "extra"):
+        (run.plots_dir / f"{name}.png").write_bytes(b"")
+
+    path = write_card(run)
+
+    assert path == run.path / "README.md"
+    card = path.read_text()
+    assert "| greedy | 41.2 % (37.0 to 45.5) | 60.0 % (55.0 to 65.0) |" in card
+    assert "| sampled at temperature 1 | not measured | 50.0 % (no interval) |" in card
+    assert "| seconds | 301.2 |" in card
+    assert re.findall(r"!\[.*\]\((.*)\)", card) == ["plots/accuracy.png", "plots/kl.png", "plots/extra.png"]
+    assert 'from_pretrained("my-run/model")' in card
+    assert "the first 500 rows" in card
+    assert "kind length, target_tokens 60" in card
+    assert f"| trl | {json.loads(run.versions_path.read_text())['packages']['trl']} |" in card
+    front = yaml.safe_load(card.split("---")[1])
+    assert front["base_model"] == "some-owner/some-model-1B"
+    assert "rlsp" in front["tags"]
+    recipe = card.split("```yaml\n")[1].split("```")[0]
+    assert yaml.safe_load(recipe) == RECIPE
+
+
+def test_what_was_not_measured_is_said_and_not_invented(run: RunFolder) -> None:
+    card = render_card(run)
+    assert "`summary.json`): no result is known" in card
+    assert "has no saved model yet" in card
+    assert "There is no `model/`" in card
+    assert "none has finished" in card
+    assert "%" not in card.split("## Limits")[0]
+    assert "## Curves" not in card
+
+    run.write_summary({"seconds": 3.0, "accuracy_before": None})
+    card = render_card(run)
+    assert "Accuracy not measured: greedy, sampled at temperature 1." in card
+    assert "%" not in card.split("## Limits")[0]
+
+
+@pytest.mark.parametrize("base", ["embedded:countdown", "./models/a", "/models/a"])
+def test_only_a_hub_name_is_given_as_base_model(tmp_path: Path, base: str) -> None:
+    run = RunFolder.open(tmp_path, {**RECIPE, "model": {"name_or_path": base}}, "abc")
+    assert "base_model" not in yaml.safe_load(render_card(run).split("---")[1])
+
+
+def test_an_adapter_and_changed_versions_are_named(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    run.model_dir.mkdir()
+    (run.model_dir / "adapter_config.json").write_text("{}")
+    first = json.loads(run.versions_path.read_text())
+    monkeypatch.setattr(folder_module, "collect_versions", lambda: {**first, "python": "3.99.0"})
+    card = render_card(RunFolder.open(run.path, RECIPE, "abc"))
+    assert "`peft` must be installed" in card
+    assert "started 2 times" in card
+    assert f"ran on other versions: python {first['python']} -> 3.99.0." in card
+
+
+def test_other_processes_write_no_card(run: RunFolder) -> None:
+    assert write_card(RunFolder.open(run.path, RECIPE, "abc", is_main=False)) is None
+    assert not (run.path / "README.md").exists()
