@@ -1,0 +1,142 @@
+"""The options of RLSPTrainer."""
+
+import math
+from dataclasses import dataclass, field
+
+from trl import GRPOConfig
+
+__all__ = ["RLSPConfig"]
+
+
+@dataclass
+class RLSPConfig(GRPOConfig):
+    """Options of RLSPTrainer: those of TRL's GRPOConfig, and what PPO with a critic needs beside them.
+
+    `num_iterations` are the PPO epochs, `epsilon` is the policy's clip, `learning_rate` the policy's. One rollout has
+    `per_device_train_batch_size * processes * steps_per_generation` responses, one update uses
+    `per_device_train_batch_size * processes * gradient_accumulation_steps` of them. Defaults are those of the released
+    code (Ye et al., arXiv 2502.06773) where it has one. Raises ValueError for values out of range and for options of
+    GRPO that mean nothing here.
+    """
+
+    num_generations: int | None = field(
+        default=1,
+        metadata={"help": "Responses per prompt. One is enough: the baseline is the critic, not a group."},
+    )
+    gamma: float = field(default=1.0, metadata={"help": "Discount, in [0, 1]."})
+    gae_lambda: float = field(
+        default=0.95, metadata={"help": "Decay of generalised advantage estimation, in [0, 1]."}
+    )
+    kl_coef: float = field(
+        default=0.05,
+        metadata={"help": "Weight of the k1 estimate of KL to the start model inside the reward."},
+    )
+    vf_coef: float = field(default=1.0, metadata={"help": "Weight of the value loss beside the policy loss."})
+    cliprange_value: float = field(default=0.2, metadata={"help": "Clip of the value's change per rollout."})
+    critic_learning_rate: float = field(default=2e-6, metadata={"help": "Peak learning rate of the critic."})
+    critic_model_name_or_path: str | None = field(
+        default=None,
+        metadata={"help": "Model whose backbone the critic starts from; null takes the policy's own."},
+    )
+    critic_warmup_rollouts: int = field(
+        default=4,
+        metadata={"help": "For so many rollouts only the critic learns; the policy stays bit-identical."},
+    )
+    whiten_advantages: bool = field(
+        default=True, metadata={"help": "Whiten advantages over all response tokens of all processes."}
+    )
+    alpha: float = field(
+        default=0.8,
+        metadata={"help": "Weight of the outcome; exploration gets 1 - alpha (paper mode: of the judge)."},
+    )
+    no_answer_penalty: float = field(
+        default=0.5, metadata={"help": "Subtracted from a response without a readable answer (safe mode)."}
+    )
+    paper_compat: bool = field(
+        default=False,
+        metadata={
+            "help": "Use the released reward (first box, -C/L, clip) in place of the bounded, gated one."
+        },
+    )
+    length_constant: float = field(
+        default=1000.0, metadata={"help": "C of the released length term (paper mode)."}
+    )
+    reward_clip: float = field(default=10.0, metadata={"help": "Bound of the released reward (paper mode)."})
+    loss_type: str = field(
+        default="dapo",
+        metadata={"help": "Only 'dapo': losses are means over the tokens of the whole minibatch."},
+    )
+    beta: float = field(default=0.0, metadata={"help": "Not used: KL is part of the reward, see kl_coef."})
+
+    def __post_init__(self) -> None:
+        """Check the ranges; let one response per prompt through, which GRPO's own check refuses."""
+        _check(self)
+        if self.num_generations_eval is None:
+            self.num_generations_eval = self.num_generations
+        wanted = self.num_generations
+        if wanted == 1:
+            self.num_generations = _stand_in_group(self)
+        super().__post_init__()
+        self.num_generations = wanted
+
+    @property
+    def micro_steps_per_rollout(self) -> int:
+        """Forward and backward passes between two rollouts, on each process."""
+        return int(self.steps_per_generation * self.num_iterations)
+
+    def rollouts_begun(self, global_step: int) -> int:
+        """How many rollouts lie fully behind after `global_step` optimiser steps."""
+        return int(global_step * self.gradient_accumulation_steps // self.micro_steps_per_rollout)
+
+
+def _stand_in_group(config: RLSPConfig) -> int:
+    """A group size of at least 2 that divides every possible rollout, for the time of GRPO's own check."""
+    for size in (
+        config.per_device_train_batch_size,
+        config.generation_batch_size,
+        config.steps_per_generation,
+    ):
+        if size is not None and size >= 2:
+            return int(size)
+    if config.steps_per_generation is None and config.gradient_accumulation_steps >= 2:
+        return int(config.gradient_accumulation_steps)
+    raise ValueError(
+        "a rollout would have one response per process, too few to whiten advantages; raise "
+        "per_device_train_batch_size or steps_per_generation to at least 2"
+    )
+
+
+# name -> (lowest, highest, whether the lowest itself is allowed)
+_RANGES: dict[str, tuple[float, float, bool]] = {
+    "gamma": (0, 1, True),
+    "gae_lambda": (0, 1, True),
+    "kl_coef": (0, math.inf, True),
+    "vf_coef": (0, math.inf, False),
+    "cliprange_value": (0, math.inf, False),
+    "critic_learning_rate": (0, math.inf, True),
+    "critic_warmup_rollouts": (0, math.inf, True),
+    "alpha": (0, 1, True),
+    "no_answer_penalty": (0, math.inf, True),
+    "length_constant": (0, math.inf, True),
+    "reward_clip": (0, math.inf, False),
+    "num_generations": (1, math.inf, True),
+}
+
+
+def _check(config: RLSPConfig) -> None:
+    problems = []
+    for name, (low, high, closed) in _RANGES.items():
+        value = getattr(config, name)
+        inside = value is not None and (low <= value if closed else low < value) and value <= high
+        if not inside:
+            sign = ">=" if closed else ">"
+            problems.append(
+                f"{name} is {value!r}; give a number {sign} {low}"
+                + (f" and <= {high}" if high < math.inf else "")
+            )
+    if config.beta != 0:
+        problems.append(f"beta is {config.beta!r}; KL is part of the reward here, set kl_coef instead")
+    if config.loss_type != "dapo":
+        problems.append(f"loss_type is {config.loss_type!r}; RLSP has its own loss, leave it at 'dapo'")
+    if problems:
+        raise ValueError("RLSPConfig: " + "; ".join(problems))

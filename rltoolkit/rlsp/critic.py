@@ -1,0 +1,149 @@
+"""The critic of RLSP: a backbone of its own with a scalar head, living inside the trained model.
+
+Inside, because the Trainer zeroes, clips, shards and saves what belongs to its model: a critic kept beside the model
+but in the optimiser would pile up gradients that nobody clears.
+"""
+
+import copy
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from types import MethodType
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import AutoModel, PreTrainedModel
+from trl.trainer.utils import FusedCausalLMOutput
+
+from reward_models.value_head import ValueHead
+from rltoolkit.errors import ModelError
+
+__all__ = [
+    "ActorCriticOutput",
+    "Critic",
+    "attach_critic",
+    "frozen_copy",
+    "load_critic",
+    "parameters_by_owner",
+    "save_critic",
+    "split_state",
+]
+
+CRITIC_FOLDER = "critic"
+CRITIC_KEY = "critic."
+WEIGHTS_FILE = "model.safetensors"
+
+
+class Critic(nn.Module):
+    """A transformer backbone and a scalar head: the value of every position."""
+
+    def __init__(self, backbone: PreTrainedModel) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = ValueHead(backbone.config.get_text_config().hidden_size)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """(B, T) ids and mask -> (B, T) values in float32; position t has seen the tokens up to t."""
+        hidden = self.backbone(
+            input_ids=input_ids, attention_mask=attention_mask, use_cache=False
+        ).last_hidden_state
+        values: Tensor = self.head(hidden).float()
+        return values
+
+    @classmethod
+    def from_policy(cls, policy: PreTrainedModel) -> "Critic":
+        """Start from a copy of the policy's backbone, with a fresh head."""
+        return cls(copy.deepcopy(policy.base_model))
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str, **kwargs: Any) -> "Critic":
+        """Start from another model's backbone, with a fresh head."""
+        return cls(AutoModel.from_pretrained(name_or_path, **kwargs))
+
+
+@dataclass
+class ActorCriticOutput(FusedCausalLMOutput):  # type: ignore[misc]
+    """What the joint forward returns; a dataclass, so that wrappers for several processes see the tensors."""
+
+    state_values: Tensor | None = None
+
+
+def attach_critic(base: PreTrainedModel, critic: nn.Module) -> None:
+    """Make the critic a submodule of `base` and let `base(..., return_values=True)` evaluate both in one forward.
+
+    One forward, because two forwards and one backward are not what distributed wrappers expect. `base` must already
+    have TRL's fused head; with PEFT it is the model inside the adapter.
+    """
+    if hasattr(base, "critic"):
+        raise ModelError("the model already has a submodule named critic; pass a model without one")
+    base.critic = critic
+    policy_forward = base.forward
+
+    # The wrapped signature stays that of the model: `generate` checks its arguments against it.
+    @functools.wraps(type(base).forward)
+    def forward(self: PreTrainedModel, *args: Any, return_values: bool = False, **kwargs: Any) -> Any:
+        output = policy_forward(*args, **kwargs)
+        if not return_values:
+            return output
+        return ActorCriticOutput(
+            **output, state_values=self.critic(kwargs["input_ids"], kwargs["attention_mask"])
+        )
+
+    base.forward = MethodType(forward, base)
+
+
+def split_state(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Split a state dict of the joint model into the policy's and the critic's, the latter without its prefix."""
+    policy: dict[str, Tensor] = {}
+    critic: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        before, found, after = name.partition(CRITIC_KEY)
+        # with PEFT the policy's name stands before: base_model.model.critic.head...
+        if found and (not before or before.endswith(".")):
+            critic[after] = tensor
+        else:
+            policy[name] = tensor
+    return policy, critic
+
+
+def save_critic(folder: Path, critic: nn.Module, state: dict[str, Tensor]) -> None:
+    """Write the critic's weights (and its backbone's config, where it has one) into `folder`/critic."""
+    target = folder / CRITIC_FOLDER
+    target.mkdir(parents=True, exist_ok=True)
+    config = getattr(getattr(critic, "backbone", None), "config", None)
+    if config is not None:
+        config.save_pretrained(target)
+    # clones: safetensors refuses tensors that share memory, as tied weights do
+    save_file({name: tensor.detach().cpu().clone() for name, tensor in state.items()}, target / WEIGHTS_FILE)
+
+
+def load_critic(folder: Path, critic: nn.Module) -> None:
+    """Load what `save_critic` wrote; raises ModelError when it is missing or belongs to another critic."""
+    path = folder / CRITIC_FOLDER / WEIGHTS_FILE
+    if not path.is_file():
+        raise ModelError(
+            f"{path} does not exist; {folder} is no checkpoint of RLSP, or its critic was deleted"
+        )
+    device = next(critic.parameters()).device
+    try:
+        critic.load_state_dict(load_file(path, device=str(device)))
+    except RuntimeError as error:
+        raise ModelError(f"{path} does not fit this critic: {error}") from error
+
+
+def frozen_copy(policy: PreTrainedModel) -> PreTrainedModel:
+    """A copy that is never trained: the reference of the KL term."""
+    reference = copy.deepcopy(policy)
+    reference.requires_grad_(False)
+    return reference.eval()
+
+
+def parameters_by_owner(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Trainable parameters of the policy and of the critic inside it."""
+    named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    policy, critic = split_state(dict(named))  # same rule for names as in saved files
+    critic_ids = {id(p) for p in critic.values()}
+    return [p for p in named.values() if id(p) not in critic_ids], [
+        p for p in named.values() if id(p) in critic_ids
+    ]

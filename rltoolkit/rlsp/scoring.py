@@ -1,0 +1,129 @@
+"""From responses to the reward parts of RLSP: what is asked of the reward functions, and the scalar they make."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from reward_models.boxes import first_simple_box, last_box
+from reward_models.exploration import ExplorationReward, attempt_lines, paper_length
+from reward_models.reward_func import RewardFunction, as_reward_func, completion_text
+from reward_models.verdict import Outcome, Verdict, Verifier
+from rltoolkit.rlsp.config import RLSPConfig
+from rltoolkit.rlsp.reward import decoupled_reward, paper_reward
+
+__all__ = [
+    "ExplorationFunction",
+    "ResponseFacts",
+    "as_outcome_function",
+    "combine",
+    "describe",
+    "tokens_before",
+]
+
+RewardCallable = Callable[..., list[float | None]]
+Decoder = Callable[[Sequence[int]], str]
+
+
+@dataclass(frozen=True)
+class ResponseFacts:
+    """What is known about one response beside its rewards."""
+
+    text: str
+    has_answer: bool
+    paper_length: float
+    attempts: int
+    verdict: Verdict | None
+
+
+class ExplorationFunction:
+    """An exploration reward as a reward function of TRL; it is never shown the reference."""
+
+    def __init__(self, reward: ExplorationReward, decode: Decoder) -> None:
+        self.reward = reward
+        self.decode = decode
+        self.__name__ = str(getattr(reward, "__name__", type(reward).__name__))
+
+    def __call__(
+        self,
+        prompts: Sequence[Any],
+        completions: Sequence[Any],
+        completion_ids: Sequence[Sequence[int]],
+        **_: Any,
+    ) -> list[float | None]:
+        """Score each response in [0, 1]."""
+        scores: list[float | None] = []
+        for completion, ids in zip(completions, completion_ids, strict=True):
+            text = completion_text(completion)
+            scores.append(self.reward.score(text, tokens_before(answer_start(text), ids, self.decode)))
+        return scores
+
+
+def as_outcome_function(reward: Verifier | RewardCallable) -> RewardCallable:
+    """A verifier becomes a reward function with a pool of its own; a reward function stays what it is."""
+    return as_reward_func(reward) if isinstance(reward, Verifier) else reward
+
+
+def answer_start(text: str) -> int | None:
+    """Where the answer's box opens, None without one."""
+    box = last_box(text)
+    return None if box is None else box.start
+
+
+def tokens_before(position: int | None, ids: Sequence[int], decode: Decoder) -> int:
+    """How many tokens lie before a character of the decoded text; all of them for None.
+
+    Found by decoding prefixes, so that nothing is ever encoded again.
+    """
+    if position is None:
+        return len(ids)
+    low, high = 0, len(ids)  # the longest prefix whose text ends at or before the position
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if len(decode(ids[:middle])) <= position else (low, middle - 1)
+    return low
+
+
+def describe(
+    completions: Sequence[Any], outcome_function: RewardCallable, *, paper: bool
+) -> list[ResponseFacts]:
+    """Collect the facts about responses that have just been judged."""
+    verdicts: Sequence[Verdict | None] = [None] * len(completions)
+    if isinstance(outcome_function, RewardFunction):
+        verdicts = outcome_function.last_verdicts
+    facts = []
+    for completion, verdict in zip(completions, verdicts, strict=True):
+        text = completion_text(completion)
+        if paper:
+            has_answer = first_simple_box(text) is not None
+        elif verdict is not None:
+            has_answer = verdict.outcome is not Outcome.NO_ANSWER
+        else:
+            has_answer = last_box(text) is not None
+        facts.append(ResponseFacts(text, has_answer, paper_length(text), len(attempt_lines(text)), verdict))
+    return facts
+
+
+def combine(
+    outcome: Tensor, exploration: Tensor | None, facts: Sequence[ResponseFacts], config: RLSPConfig
+) -> Tensor:
+    """The scalar reward per response, (B,), NaN where the outcome is; see rlsp/reward.py for the two forms."""
+    has_answer = torch.tensor([fact.has_answer for fact in facts], device=outcome.device)
+    if config.paper_compat:
+        length = torch.tensor([fact.paper_length for fact in facts], device=outcome.device)
+        reward = paper_reward(
+            outcome,
+            has_answer,
+            length,
+            exploration,
+            c=config.length_constant,
+            alpha=config.alpha,
+            clip=config.reward_clip,
+        )
+        return torch.where(outcome.isnan(), outcome, reward)
+    effort = torch.zeros_like(outcome) if exploration is None else exploration.nan_to_num(nan=0.0)
+    return decoupled_reward(
+        outcome, effort, has_answer, alpha=config.alpha, no_answer_penalty=config.no_answer_penalty
+    )

@@ -1,0 +1,419 @@
+"""RLSPTrainer: PPO with a critic on TRL's GRPOTrainer (Ye et al., arXiv 2502.06773).
+
+GRPOTrainer keeps the prompts, generation, reward functions, log-probabilities, minibatches and checkpoints. Here its
+results are wrapped: a rollout gets values, per-token rewards and advantages of shape (B, T), and the loss is that of
+PPO. The private names of TRL used here are listed and checked in tests/contract/test_trl_surface.py.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from peft import PeftConfig, PeftModel
+from torch import Tensor, nn
+from torch.utils.data import Sampler
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+from trl import GRPOTrainer
+
+from reward_models.exploration import ExplorationReward
+from reward_models.verdict import Verifier
+from rltoolkit.errors import DataError, ModelError
+from rltoolkit.rlsp.advantages import Moments, explained_variance, gae, masked_moments, whiten
+from rltoolkit.rlsp.config import RLSPConfig
+from rltoolkit.rlsp.critic import (
+    Critic,
+    attach_critic,
+    frozen_copy,
+    load_critic,
+    parameters_by_owner,
+    save_critic,
+    split_state,
+)
+from rltoolkit.rlsp.losses import policy_loss, value_loss
+from rltoolkit.rlsp.observe import Rollout, rollout_metrics, sample_rows
+from rltoolkit.rlsp.reward import token_rewards
+from rltoolkit.rlsp.schedule import EpochSeededSampler, RolloutSchedule
+from rltoolkit.rlsp.scoring import (
+    ExplorationFunction,
+    ResponseFacts,
+    RewardCallable,
+    as_outcome_function,
+    combine,
+    describe,
+)
+from rltoolkit.rollout.base import RolloutBackend, request_seed
+from rltoolkit.run.samples import SampleRow
+from rltoolkit.types import SamplingParams
+
+__all__ = ["RLSPTrainer"]
+
+SampleSink = Callable[[int, int, Sequence[SampleRow]], None]
+
+
+class RLSPTrainer(GRPOTrainer):  # type: ignore[misc]
+    """Trains a policy and a critic with PPO on an outcome reward and an exploration reward, kept apart.
+
+    `model` is a name, a folder or a model. `outcome_reward` is a verifier or a TRL reward function,
+    `exploration_reward` an ExplorationReward or a TRL reward function with values in [0, 1], or None.
+    The dataset has a column `prompt` and the reference column that the verifier reads (`answer`).
+    `critic` is a module (input_ids, attention_mask) -> values (B, T); None makes one from the policy's backbone.
+    `rollout_backend` makes the responses; None leaves that to TRL (its `use_vllm` or `generate`).
+    `sample_sink(step, rank, rows)` receives every rollout.
+
+    Raises ModelError, DataError or ValueError before training for what cannot work.
+    """
+
+    def __init__(
+        self,
+        model: str | PreTrainedModel | PeftModel,
+        outcome_reward: Verifier | RewardCallable,
+        exploration_reward: ExplorationReward | RewardCallable | None = None,
+        args: RLSPConfig | None = None,
+        train_dataset: Dataset | None = None,
+        eval_dataset: Dataset | None = None,
+        processing_class: PreTrainedTokenizerBase | None = None,
+        critic: nn.Module | None = None,
+        peft_config: PeftConfig | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+        *,
+        rollout_backend: RolloutBackend | None = None,
+        sample_sink: SampleSink | None = None,
+    ) -> None:
+        args = args if args is not None else RLSPConfig(output_dir="runs/rlsp")
+        _refuse_sharded_training(args)
+        policy = _load(model, args) if isinstance(model, str) else model
+        critic = critic if critic is not None else _new_critic(policy, args)
+        is_peft = isinstance(policy, PeftModel) or peft_config is not None
+        reference = frozen_copy(policy) if args.kl_coef > 0 and not is_peft else None
+
+        self.sampler: EpochSeededSampler | None = None
+        self._rollout_backend = rollout_backend
+        self._sample_sink = sample_sink
+        self._outcome_function = as_outcome_function(outcome_reward)
+        self._reward_parts: Tensor | None = None
+        self._facts: list[ResponseFacts] = []
+        functions: list[Any] = [self._outcome_function]
+        if exploration_reward is not None:
+            functions.append(self._as_exploration_function(exploration_reward))
+        # With adapters TRL makes the reference (adapter off, or a frozen copy of it) when beta is set at this point.
+        # Without, the reference is the copy made above: TRL would load it from the name in the model's config, which
+        # for a model trained in memory is not the model that training starts from.
+        args.beta = args.kl_coef if is_peft else 0.0
+        super().__init__(
+            model=policy,
+            reward_funcs=functions,
+            args=args,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            callbacks=callbacks,
+            peft_config=peft_config,
+        )
+        args.beta = 0.0
+        self._use_reference(reference)
+        attach_critic(self._base_model(), critic)
+        self.add_callback(RolloutSchedule(self))
+        self._refuse_small_dataset()
+
+    # ---- set-up -------------------------------------------------------------------------------------------------
+
+    def _as_exploration_function(self, reward: ExplorationReward | RewardCallable) -> RewardCallable:
+        if not isinstance(reward, ExplorationReward):
+            return reward
+        return ExplorationFunction(reward, lambda ids: self._tokenizer.decode(ids, skip_special_tokens=True))
+
+    def _use_reference(self, reference: PreTrainedModel | None) -> None:
+        self.beta = self.args.kl_coef  # makes TRL compute reference log-probs; its own KL loss is never run
+        if reference is None:
+            return
+        from trl.trainer.utils import add_fused_lm_head
+
+        add_fused_lm_head(reference, temperature=self.temperature)
+        self.ref_model = self.accelerator.prepare_model(reference, evaluation_mode=True)
+
+    def _base_model(self) -> PreTrainedModel:
+        return self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+
+    @property
+    def critic(self) -> nn.Module:
+        """The critic inside the model."""
+        model = self.accelerator.unwrap_model(self.model)
+        base = model.get_base_model() if isinstance(model, PeftModel) else model
+        critic: nn.Module = base.critic
+        return critic
+
+    def policy_parameters(self) -> list[nn.Parameter]:
+        """Trainable parameters that are not the critic's."""
+        return parameters_by_owner(self.model)[0]
+
+    def critic_warming_up(self, global_step: int) -> bool:
+        """Whether only the critic learns in the update that follows `global_step` updates."""
+        return bool(self.args.rollouts_begun(global_step) < self.args.critic_warmup_rollouts)
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """The Trainer's optimiser, with the critic's parameters moved to groups of their own learning rate."""
+        if self.optimizer is not None:
+            return super().create_optimizer(model)
+        optimizer = super().create_optimizer(model)
+        critic_ids = {id(p) for p in parameters_by_owner(self.model)[1]}
+        for group in list(optimizer.param_groups):
+            moved = [p for p in group["params"] if id(p) in critic_ids]
+            group["params"] = [p for p in group["params"] if id(p) not in critic_ids]
+            if moved:
+                rest = {key: value for key, value in group.items() if key not in ("params", "lr")}
+                optimizer.add_param_group({**rest, "params": moved, "lr": self.args.critic_learning_rate})
+        return optimizer
+
+    def _get_train_sampler(self, dataset: Dataset | None = None) -> Sampler[int]:
+        self.sampler = EpochSeededSampler(
+            data_source=dataset if dataset is not None else self.train_dataset,
+            mini_repeat_count=self.num_generations,
+            batch_size=self.args.generation_batch_size // self.num_generations,
+            repeat_count=self.args.micro_steps_per_rollout,
+            shuffle=self.shuffle_dataset,
+            seed=self.args.seed,
+        )
+        return self.sampler
+
+    def _refuse_small_dataset(self) -> None:
+        prompts = self.args.generation_batch_size // self.num_generations
+        if isinstance(self.train_dataset, Dataset) and len(self.train_dataset) < prompts:
+            raise DataError(
+                f"the training set has {len(self.train_dataset)} prompts, and one rollout takes {prompts}; give more "
+                "prompts, or lower steps_per_generation or per_device_train_batch_size"
+            )
+
+    # ---- rollout ------------------------------------------------------------------------------------------------
+
+    def _generate_single_turn(
+        self, prompt_ids: list[list[int]], images: Any, multimodal_fields: Any, num_generations: int
+    ) -> Any:
+        """Ask our rollout backend where there is one; TRL's three ways otherwise."""
+        if self._rollout_backend is None:
+            return super()._generate_single_turn(prompt_ids, images, multimodal_fields, num_generations)
+        sampling = SamplingParams(
+            temperature=self.temperature,
+            top_p=self.top_p,
+            top_k=self.top_k or 0,
+            min_p=self.min_p or 0.0,
+            max_new_tokens=self.max_completion_length,
+        )
+        version = self.state.global_step
+        self._rollout_backend.sync(self.accelerator.unwrap_model(self.model), version)
+        first_row = self.accelerator.process_index * len(prompt_ids)
+        seeds = [
+            request_seed(self.args.seed, version, ids, first_row + row) for row, ids in enumerate(prompt_ids)
+        ]
+        samples = [group[0] for group in self._rollout_backend.generate(prompt_ids, 1, sampling, seeds)]
+        return [list(sample.token_ids) for sample in samples], [list(sample.logprobs) for sample in samples]
+
+    def _calculate_rewards(
+        self, inputs: Any, prompts: Any, completions: Sequence[Any], completion_ids_list: Sequence[Any]
+    ) -> Tensor:
+        """Keep the parts: columns outcome and exploration, of this process, and what is known of each response."""
+        gathered: Tensor = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        start = self.accelerator.process_index * len(prompts)
+        self._reward_parts = gathered[start : start + len(prompts)]
+        self._facts = describe(completions, self._outcome_function, paper=self.args.paper_compat)
+        return gathered
+
+    @torch.no_grad()
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        """TRL's rollout, with old log-probs, values, returns and advantages (B, T), zero where nothing counts."""
+        output: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        parts = self._reward_parts
+        if parts is None:
+            raise RuntimeError(
+                "TRL did not call _calculate_rewards during the rollout; this TRL is not supported"
+            )
+        outcome, exploration = parts[:, 0], parts[:, 1] if parts.size(1) > 1 else None
+        score = combine(outcome, exploration, self._facts, self.args)
+
+        mask = output["completion_mask"]
+        if "tool_mask" in output:
+            mask = mask * output["tool_mask"]
+        mask = mask * (~score.isnan()).unsqueeze(1).to(
+            mask.dtype
+        )  # unscorable: left out of loss and whitening
+        values = self._values(output)
+        old_logps = output.get("old_per_token_logps")
+        if old_logps is None:
+            old_logps = self._old_logps(output)
+        rewards = token_rewards(
+            score.nan_to_num(nan=0.0),
+            old_logps,
+            output.get("ref_per_token_logps"),
+            mask,
+            kl_coef=self.args.kl_coef,
+        )
+        advantages, returns = gae(rewards, values, mask, gamma=self.args.gamma, lam=self.args.gae_lambda)
+        if self.args.whiten_advantages:
+            advantages = whiten(advantages, mask, self._over_ranks(masked_moments(advantages, mask)))
+        output.update(
+            advantages=advantages,
+            returns=returns,
+            old_values=values,
+            old_per_token_logps=old_logps,
+            loss_mask=mask,
+            num_items_in_batch=self.accelerator.gather(mask.sum()).sum(),
+        )
+        self._observe(Rollout(output, score, outcome, exploration, self._facts, mask))
+        return output
+
+    def _values(self, rollout: dict[str, Any]) -> Tensor:
+        """V of the state before each response token, (B, C); in chunks of the training batch."""
+        ids, attention = _joined(rollout)
+        prompt_length = rollout["prompt_ids"].size(1)
+        size = self.args.per_device_train_batch_size
+        with self.accelerator.autocast():
+            chunks = [
+                self.critic(ids[i : i + size], attention[i : i + size]) for i in range(0, ids.size(0), size)
+            ]
+        return torch.cat(chunks)[:, prompt_length - 1 : -1].float()
+
+    def _old_logps(self, rollout: dict[str, Any]) -> Tensor:
+        ids, attention = _joined(rollout)
+        logps, _, _ = self._get_per_token_logps_and_entropies(
+            self.model,
+            ids,
+            attention,
+            rollout["completion_ids"].size(1),
+            self.args.per_device_train_batch_size,
+        )
+        return torch.as_tensor(logps)
+
+    def _over_ranks(self, moments: Moments) -> Moments:
+        summed = self.accelerator.reduce(torch.stack(moments), reduction="sum")
+        return Moments(*summed.unbind())
+
+    def _observe(self, rollout: Rollout) -> None:
+        mode = "train" if self.model.training else "eval"
+        names, numbers = rollout_metrics(rollout, self.args, self.eos_token_ids)
+        totals = self.accelerator.reduce(numbers, reduction="sum")
+        for name, (total, count) in zip(names, totals.tolist(), strict=True):
+            if count > 0:
+                self._metrics[mode][name].append(total / count)
+        returns, mask = rollout.output["returns"], rollout.mask
+        variance = explained_variance(
+            self._over_ranks(masked_moments(returns, mask)),
+            self._over_ranks(masked_moments(returns - rollout.output["old_values"], mask)),
+        )
+        self._metrics[mode]["value/explained_variance"].append(variance)
+        if self._sample_sink is not None and mode == "train":
+            rows = sample_rows(rollout, self.state.global_step, self._tokenizer, self.eos_token_ids)
+            self._sample_sink(self.state.global_step, self.accelerator.process_index, rows)
+
+    # ---- update -------------------------------------------------------------------------------------------------
+
+    def _compute_loss(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
+        """Clipped policy and value losses, means over the response tokens of the whole minibatch on all ranks."""
+        ids, attention = _joined(inputs)
+        length, mask = inputs["completion_ids"].size(1), inputs["loss_mask"]
+        labels = ids.masked_fill(attention == 0, -100)
+        labels[:, :-length] = -100
+        with self.accelerator.autocast():
+            output = model(
+                input_ids=ids, attention_mask=attention, labels=labels, fused_lm_head=True, return_values=True
+            )
+        policy = policy_loss(
+            output.log_probs[:, -length:],
+            inputs["old_per_token_logps"],
+            inputs["advantages"],
+            clip_low=self.epsilon_low,
+            clip_high=self.epsilon_high,
+        )
+        values = output.state_values[:, -length - 1 : -1]
+        value = value_loss(values, inputs["old_values"], inputs["returns"], clip=self.args.cliprange_value)
+        weight = inputs.get("importance_sampling_ratio", 1.0)  # of vLLM's samples, made by TRL
+        policy_mean = (policy.loss * weight * mask).sum() / self._tokens_per_update(inputs)
+        value_mean = (value.loss * mask).sum() / self._tokens_per_update(inputs)
+        self._log_update(output, inputs, policy.clipped, value.clipped, policy.loss, value.loss)
+        warming_up = self.model.training and self.critic_warming_up(self.state.global_step)
+        # Multiplied, not left out: with several processes every parameter must take part in the backward pass.
+        return policy_mean * (0.0 if warming_up else 1.0) + self.args.vf_coef * value_mean
+
+    def _tokens_per_update(self, inputs: dict[str, Any]) -> Tensor:
+        """Response tokens that one update sees on average, per process: equal for 1 x 8 and 8 x 1 rows."""
+        tokens: Tensor = inputs["num_items_in_batch"].clamp(min=1.0) / self.accelerator.num_processes
+        if self.model.training:
+            tokens = tokens * self.current_gradient_accumulation_steps / self.args.steps_per_generation
+        return tokens
+
+    def _log_update(
+        self,
+        output: Any,
+        inputs: dict[str, Any],
+        policy_clipped: Tensor,
+        value_clipped: Tensor,
+        policy_losses: Tensor,
+        value_losses: Tensor,
+    ) -> None:
+        mode = "train" if self.model.training else "eval"
+        length, mask = inputs["completion_ids"].size(1), inputs["loss_mask"]
+        log_ratio = (output.log_probs[:, -length:] - inputs["old_per_token_logps"]).detach()
+        per_token = {
+            "policy/loss": policy_losses,
+            "policy/clip_fraction": policy_clipped,
+            "policy/approx_kl": log_ratio.exp() - 1 - log_ratio,
+            "value/loss": value_losses,
+            "value/clip_fraction": value_clipped,
+            "entropy": output.entropy[:, -length:],
+        }
+        sums = [(tensor.detach().float() * mask).sum() for tensor in per_token.values()]
+        totals = self.accelerator.reduce(torch.stack([*sums, mask.sum().float()]), reduction="sum").tolist()
+        for name, total in zip(per_token, totals[:-1], strict=True):
+            self._metrics[mode][name].append(total / max(1.0, totals[-1]))
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the critic's learning rate to what the Trainer logs."""
+        if self.model.training and self.optimizer is not None and "learning_rate" in logs:
+            logs["critic_learning_rate"] = self.optimizer.param_groups[-1]["lr"]
+        super().log(logs, start_time)
+
+    # ---- files --------------------------------------------------------------------------------------------------
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        """The policy alone, so that the folder loads everywhere; the critic in a folder beside it."""
+        folder = Path(output_dir if output_dir is not None else self.args.output_dir)
+        policy, critic = split_state(state_dict if state_dict is not None else self.model.state_dict())
+        super()._save(str(folder), state_dict=policy)
+        save_critic(folder, self.critic, critic)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        load_critic(Path(resume_from_checkpoint), self.critic)
+
+
+def _joined(inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """Prompt (left-padded) and completion (right-padded) as one batch: ids and attention mask, (B, P + C)."""
+    ids = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1)
+    return ids, torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1)
+
+
+def _load(name_or_path: str, args: RLSPConfig) -> PreTrainedModel:
+    options = {"dtype": torch.float32, **(args.model_init_kwargs or {})}
+    return AutoModelForCausalLM.from_pretrained(name_or_path, **options)
+
+
+def _new_critic(policy: PreTrainedModel | PeftModel, args: RLSPConfig) -> Critic:
+    if args.critic_model_name_or_path is not None:
+        return Critic.from_pretrained(args.critic_model_name_or_path, dtype=policy.dtype)
+    if isinstance(policy, PeftModel):
+        raise ModelError(
+            "the model already has an adapter, so its backbone cannot be copied as a critic; pass the base model with "
+            "peft_config, or a critic, or set critic_model_name_or_path"
+        )
+    return Critic.from_policy(policy)
+
+
+def _refuse_sharded_training(args: RLSPConfig) -> None:
+    plugin = args.deepspeed_plugin
+    stage = 0 if plugin is None else plugin.zero_stage
+    if stage == 3 or args.distributed_state.distributed_type.name == "FSDP":
+        name = "DeepSpeed ZeRO-3" if stage == 3 else "FSDP"
+        raise ModelError(
+            f"{name} shards the critic inside the model, which RLSPTrainer does not support yet; use DDP or ZeRO-1/2 "
+            "(recipes/accelerate/ddp.yaml, zero2.yaml)"
+        )
