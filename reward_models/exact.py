@@ -49,6 +49,11 @@ _FRACTION = re.compile(
 _NAMED = re.compile(r"(?P<name>[A-Za-z](?:_\{?[A-Za-z0-9]+\}?)?)=(?P<value>[^=]+)")
 _DEGREES = re.compile(r"(?:\^\{?\\circ\}?|°)$")
 _LETTERS = re.compile(r"[A-Za-z]{2,}")
+# Algebra would read a word as a product of letters, equal to every anagram of it. `abc` may be a product.
+_WORDS = re.compile(
+    r"\\(?:text|textbf|textit|mathrm|mbox)\s*\{\s*[A-Za-z]{2}[A-Za-z ,.'-]*\}|[A-Za-z]{4,}[A-Za-z ,.'-]*"
+)
+_INVISIBLE = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff"))
 
 
 class Number(NamedTuple):
@@ -56,6 +61,16 @@ class Number(NamedTuple):
 
     value: Fraction
     percent: bool
+
+
+def visible(answer: str) -> str:
+    """Drop characters without width, which copying from web pages leaves behind."""
+    return answer.translate(_INVISIBLE)
+
+
+def is_words(answer: str) -> bool:
+    """True if an answer is a word or a phrase, which no algebra should see."""
+    return bool(_WORDS.fullmatch(answer.strip().rstrip(".").strip("$")))
 
 
 def normalise(answer: str) -> str:

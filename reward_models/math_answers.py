@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import get_args
 
 from reward_models.errors import VerifierError
-from reward_models.exact import normalise, same_number, same_text
+from reward_models.exact import is_words, normalise, same_number, same_text, visible
 from reward_models.extraction import BoxChoice, ExtractionPolicy, after_thinking, extract
 from reward_models.limits import MAX_ANSWER_CHARS, refusal
 from reward_models.symbolic import load, same_by_algebra
 from reward_models.verdict import Verdict
 
+# Control characters and lone halves of a surrogate pair.
+_NO_TEXT = frozenset({"Cc", "Cs"})
+
 
 class MathVerifier:
     r"""Compares the stated answer with the reference: as text, as exact numbers, then by math-verify.
 
-    Nothing is tolerated that mathematics does not grant: 0.5 is not 50, 50.004 is not 50. What algebra must not
-    see (`reward_models.limits`) is wrong unless it equals the reference as text. The algebra may still take for
-    ever: the verifier belongs into a `VerifierPool` wherever answers come from a model.
+    Nothing is tolerated that mathematics does not grant: 0.5 is not 50, 50.004 is not 50. What algebra must
+    not see (`reward_models.limits`) is wrong unless it equals the reference as text. The algebra may still
+    take for ever: the verifier belongs into a `VerifierPool` wherever answers come from a model.
 
     Args:
         extraction: "boxed" reads `\boxed{...}` alone; "marked" also a stated answer field; "lenient" also the
@@ -63,6 +67,7 @@ class MathVerifier:
 
 def same_answer(reference: str, answer: str) -> tuple[bool, str]:
     """Return whether two bare answers are equal, and the rule that decided."""
+    reference, answer = visible(reference), visible(answer)
     reference_text, answer_text = normalise(reference), normalise(answer)
     if not answer_text:
         return False, "the answer is empty"
@@ -71,6 +76,8 @@ def same_answer(reference: str, answer: str) -> tuple[bool, str]:
     equal = same_number(reference_text, answer_text)
     if equal is not None:
         return equal, "compared as numbers"
+    if is_words(reference):
+        return False, "compared as words"
     for name, text in (("answer", answer), ("reference", reference)):
         refused = refusal(text)
         if refused is not None:
@@ -84,15 +91,19 @@ def reference_problem(reference: str) -> str | None:
     Looks at the reference alone: were it to depend on the response, right answers would be kept and wrong
     ones left out.
     """
-    if not normalise(reference):
+    if not normalise(visible(reference)):
         return "it is empty"
-    if any(not character.isprintable() and not character.isspace() for character in reference):
+    if any(_is_no_text(character) for character in reference):
         return "it holds characters that are no text"
     if reference.rstrip().endswith("..") and not reference.rstrip().endswith("..."):
         return "it ends in two full stops, as texts do that were cut"
     if _unbalanced(reference):
         return "its braces do not balance"
     return None
+
+
+def _is_no_text(character: str) -> bool:
+    return character == "\ufffd" or (not character.isspace() and unicodedata.category(character) in _NO_TEXT)
 
 
 def _unbalanced(text: str) -> bool:
