@@ -117,7 +117,7 @@ class TransformersBackend:
         ]
         samples: list[Sample | None] = [None] * len(rows)
         batches = plan_batches([len(row.prompt) for row in rows], sampling.max_new_tokens, self._batch_tokens)
-        with torch.inference_mode(), _in_eval_mode(self.model):
+        with torch.no_grad(), _in_eval_mode(self.model):  # inference mode breaks sharded parameters (ZeRO-3)
             for batch in batches:
                 drawn = self._decode([rows[i] for i in batch], sampling)
                 for i, sample in zip(batch, drawn, strict=True):
