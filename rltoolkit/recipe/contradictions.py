@@ -12,17 +12,22 @@ from pathlib import Path
 from typing import Any
 
 from rltoolkit.recipe import paths, schema
+from rltoolkit.recipe.accelerate_config import read_accelerate_config
 from rltoolkit.recipe.problems import RefusedError, did_you_mean
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A problem before its place is known: the dotted key, and the three parts of the message."""
+    """A problem before its place is known: the dotted key, and the three parts of the message.
+
+    `rests_on` are the other keys of a contradiction: where one of them is broken itself, it is no contradiction.
+    """
 
     key: str
     found: str
     expected: str = ""
     remedy: str = ""
+    rests_on: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,9 +72,8 @@ def quantization_needs_lora(draft: Draft) -> Iterator[Finding]:
     model = draft.sections.get("model")
     if model is not None and model.quantization is not None and model.lora is None:
         found = f"is {model.quantization} without model.lora"
-        yield Finding(
-            "model.quantization", found, remedy="add model.lora, since quantised weights cannot be trained"
-        )
+        remedy = "add model.lora, since quantised weights cannot be trained"
+        yield Finding("model.quantization", found, remedy=remedy, rests_on=("model.lora",))
 
 
 def cpu_precision(draft: Draft) -> Iterator[Finding]:
@@ -78,9 +82,7 @@ def cpu_precision(draft: Draft) -> Iterator[Finding]:
     if train.get("use_cpu") is not True:
         return
     if model is not None and model.quantization is not None:
-        yield Finding(
-            "model.quantization", "is given with train.use_cpu: true", remedy="remove one of the two"
-        )
+        yield Finding("model.quantization", "is given with train.use_cpu: true", remedy="remove one of the two")
     if model is not None and model.dtype == "float16":
         remedy = "give float32 or bfloat16; float16 training needs a GPU's loss scaling"
         yield Finding("model.dtype", "is float16 with train.use_cpu: true", remedy=remedy)
@@ -101,15 +103,11 @@ def sampling_is_scored(draft: Draft) -> Iterator[Finding]:
     if draft.method != "rlsp" or rollout is None:
         return
     if rollout.temperature == 0.0:
-        yield Finding(
-            "rollout.temperature", "is 0 for method rlsp", "a number > 0", "greedy sampling explores nothing"
-        )
+        yield Finding("rollout.temperature", "is 0 for method rlsp", "a number > 0", "greedy sampling explores nothing")
     for key, whole in (("top_p", 1.0), ("top_k", 0), ("min_p", 0.0)):
         value = getattr(rollout, key)
         if rollout.backend == "vllm" and value != whole:
-            remedy = (
-                f"set it to {whole}: training scores the whole distribution, vLLM would score the cut one"
-            )
+            remedy = f"set it to {whole}: training scores the whole distribution, vLLM would score the cut one"
             yield Finding(f"rollout.{key}", f"is {value} with rollout.backend vllm", remedy=remedy)
 
 
@@ -137,9 +135,6 @@ def files_exist(draft: Draft) -> Iterator[Finding]:
         yield from _path("sft.data.path", sft.data.path, schema.EMBEDDED_DATA, draft.recipe_path)
     if model is not None:
         yield from _path("model.name_or_path", model.name_or_path, schema.EMBEDDED_MODELS, draft.recipe_path)
-    launch = draft.sections.get("launch")
-    if launch is not None and launch.accelerate_config is not None:
-        yield from _file("launch.accelerate_config", launch.accelerate_config, draft.recipe_path)
 
 
 def _path(key: str, path: str, embedded: tuple[str, ...], recipe_path: Path) -> Iterator[Finding]:
@@ -153,20 +148,23 @@ def _path(key: str, path: str, embedded: tuple[str, ...], recipe_path: Path) -> 
         yield Finding(key, f"is {path!r}", known, did_you_mean(where, embedded, f"give one of {known}"))
 
 
-def _file(key: str, path: str, recipe_path: Path) -> Iterator[Finding]:
-    """A path that must be a file here, whatever it looks like."""
+def launch_fits(draft: Draft) -> Iterator[Finding]:
+    """The accelerate config is there, and shards only what the method can train sharded."""
+    launch, key = draft.sections.get("launch"), "launch.accelerate_config"
+    if launch is None or launch.accelerate_config is None:
+        return
     try:
-        places = paths.candidates(paths.expand_environment(path), recipe_path)
+        config = read_accelerate_config(launch.accelerate_config, draft.recipe_path)
     except RefusedError as refusal:
         yield Finding(key, refusal.found, refusal.expected, refusal.remedy)
         return
-    if not any(place.is_file() for place in places):
-        looked = " or ".join(dict.fromkeys(str(place) for place in places))
-        yield Finding(
-            key,
-            f"is {path!r}, which does not exist",
-            remedy=f"looked for {looked}; give a file that is there",
-        )
+    if draft.method is not None and config.shards_weights and not schema.METHODS[draft.method].trains_sharded:
+        found = f"is {launch.accelerate_config!r}, which shards the weights ({config.sharding})"
+        remedy = f"method {draft.method} trains with DDP or ZeRO-2; give ddp.yaml or zero2.yaml"
+        yield Finding(key, found, remedy=remedy)
+    if config.use_cpu is False and draft.train().get("use_cpu") is True:
+        remedy = "set it to false, or give a config with use_cpu: true"
+        yield Finding("train.use_cpu", f"is true, but {launch.accelerate_config} says false", remedy=remedy)
 
 
 def columns_are_named(draft: Draft) -> Iterator[Finding]:
@@ -193,5 +191,6 @@ RULES: tuple[Rule, ...] = (
     sampling_is_scored,
     exploration_fits,
     files_exist,
+    launch_fits,
     columns_are_named,
 )

@@ -62,7 +62,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> LoadedRecipe
     plugin_findings = list(_plugin_findings(data, bad))
     draft = _draft(data, [*bad, *(tuple(f.key.split(".")) for f in plugin_findings)], recipe_path)
     for rule in RULES:
-        findings += [f for f in rule(draft) if not _touches(f.key, bad)]
+        findings += [f for f in rule(draft) if not any(_touches(key, bad) for key in (f.key, *f.rests_on))]
     for finding in _without_echoes([*findings, *plugin_findings]):
         place = _where(tuple(finding.key.split(".")), str(path), source.lines, set_here)
         problems.append(RecipeProblem(place, finding.key, finding.found, finding.expected, finding.remedy))
@@ -81,9 +81,7 @@ def _text_of(path: Path) -> str:
     except IsADirectoryError as error:
         raise RecipeError([RecipeProblem(str(path), "", "is a folder", "a YAML file")]) from error
     except UnicodeDecodeError as error:
-        raise RecipeError(
-            [RecipeProblem(str(path), "", "is not UTF-8 text", remedy="save it as UTF-8")]
-        ) from error
+        raise RecipeError([RecipeProblem(str(path), "", "is not UTF-8 text", remedy="save it as UTF-8")]) from error
     except OSError as error:
         raise RecipeError([RecipeProblem(str(path), "", f"cannot be read: {error.strerror}")]) from error
 
@@ -124,7 +122,7 @@ def _plugin_findings(data: dict[str, Any], bad: Sequence[KeyPath]) -> Iterator[F
     """The options of verifiers and exploration rewards that we know by name."""
     for path, (key, options_of) in PLUGIN_OPTIONS.items():
         section = _at(data, path)
-        if not isinstance(section, dict) or section.get(key) not in options_of or (*path, key) in bad:
+        if not isinstance(section, dict) or not _names_one(section.get(key), options_of) or (*path, key) in bad:
             continue
         if _paper_mode_needs_no_options(data, path):
             continue
@@ -138,11 +136,13 @@ def _plugin_findings(data: dict[str, Any], bad: Sequence[KeyPath]) -> Iterator[F
                 finding = replace(finding, key=".".join((*path, finding.key)))
                 if detail["type"] == "extra_forbidden":
                     known = [".".join((*path, name)) for name in options_class.model_fields]
-                    otherwise = (
-                        f"{section[key]} takes {', '.join(options_class.model_fields) or 'no options'}"
-                    )
+                    otherwise = f"{section[key]} takes {', '.join(options_class.model_fields) or 'no options'}"
                     finding = replace(finding, remedy=did_you_mean(finding.key, known, otherwise))
                 yield finding
+
+
+def _names_one(value: Any, known: Mapping[str, object]) -> bool:
+    return isinstance(value, str) and value in known
 
 
 def _paper_mode_needs_no_options(data: dict[str, Any], path: KeyPath) -> bool:
@@ -166,9 +166,7 @@ def _draft(data: dict[str, Any], bad: Sequence[KeyPath], recipe_path: Path) -> D
         if isinstance(parent, dict):
             parent.pop(path[-1], None)
     broken = _broken_sections(cleaned)
-    good = {
-        name: value for name, value in cleaned.items() if name in Recipe.model_fields and name not in broken
-    }
+    good = {name: value for name, value in cleaned.items() if name in Recipe.model_fields and name not in broken}
     recipe = Recipe.model_validate({**_STAND_IN, **good})
     sections = {name: getattr(recipe, name) for name in Recipe.model_fields if name not in broken}
     return Draft(sections, frozenset(data), recipe_path)

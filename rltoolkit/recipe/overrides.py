@@ -11,9 +11,7 @@ from rltoolkit.recipe.problems import COMMAND_LINE, RecipeProblem
 from rltoolkit.recipe.yaml_source import KeyPath, parse_scalar
 
 
-def apply_overrides(
-    data: dict[str, Any], overrides: Sequence[str]
-) -> tuple[dict[KeyPath, str], list[RecipeProblem]]:
+def apply_overrides(data: dict[str, Any], overrides: Sequence[str]) -> tuple[dict[KeyPath, str], list[RecipeProblem]]:
     """Set each `section.key=value` in `data`; a later one wins over an earlier one."""
     done: dict[KeyPath, str] = {}
     problems: list[RecipeProblem] = []
@@ -30,9 +28,7 @@ def apply_overrides(
             value = parse_scalar(value_text)
         except (yaml.YAMLError, ValueError) as error:
             problems.append(
-                RecipeProblem(
-                    COMMAND_LINE, key, f"{value_text!r} is no YAML value", remedy=str(error).splitlines()[0]
-                )
+                RecipeProblem(COMMAND_LINE, key, f"{value_text!r} is no YAML value", remedy=str(error).splitlines()[0])
             )
             continue
         section: Any = data
@@ -43,9 +39,7 @@ def apply_overrides(
             if not isinstance(section, dict):
                 parent = ".".join(path[: depth + 1])
                 problems.append(
-                    RecipeProblem(
-                        COMMAND_LINE, key, f"{parent} is {section!r}", "a section", "set it as a whole"
-                    )
+                    RecipeProblem(COMMAND_LINE, key, f"{parent} is {section!r}", "a section", "set it as a whole")
                 )
                 break
         else:

@@ -21,13 +21,14 @@ EMBEDDED_MODELS = ("embedded:countdown",)
 
 @dataclass(frozen=True)
 class MethodSections:
-    """What a method asks of a recipe: the sections that it cannot do without."""
+    """What a method asks of a recipe: the sections it cannot do without, and how it can be launched."""
 
     needs: tuple[str, ...]
+    trains_sharded: bool = True  # whether ZeRO-3 and FSDP, which shard the weights, work for it
 
 
 METHODS: dict[str, MethodSections] = {
-    "rlsp": MethodSections(needs=("data", "rewards")),
+    "rlsp": MethodSections(needs=("data", "rewards"), trains_sharded=False),
     "sft": MethodSections(needs=("sft",)),
 }
 
@@ -47,9 +48,7 @@ def _import_path_or(known: tuple[str, ...]) -> BeforeValidator:
         if re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", value):
             return value
         expected = f"{', '.join(known)} or an import path package.module:Name"
-        raise RefusedError(
-            f"is {value!r}", expected=expected, remedy=did_you_mean(value, known, "give one of these")
-        )
+        raise RefusedError(f"is {value!r}", expected=expected, remedy=did_you_mean(value, known, "give one of these"))
 
     return BeforeValidator(check)
 
@@ -178,13 +177,9 @@ def _reference(value: object) -> object:
 class DataSource(Section):
     """A dataset: a local file, a hub name, or an embedded world, whose columns and answers are known."""
 
-    path: Annotated[
-        Text, Field(description="a .jsonl, .json, .parquet or .csv file, a hub name or embedded:countdown")
-    ]
+    path: Annotated[Text, Field(description="a .jsonl, .json, .parquet or .csv file, a hub name or embedded:countdown")]
     split: Text = "train"
-    prompt: Annotated[Template | None, Field(description="a template over columns, such as '{question}'")] = (
-        None
-    )
+    prompt: Annotated[Template | None, Field(description="a template over columns, such as '{question}'")] = None
     format: Literal["chat", "text"] = "chat"
     system: str | None = None
     limit: Annotated[int | None, Field(ge=1, description="use only the first rows")] = None
@@ -279,12 +274,8 @@ class SftSection(Section):
     """Stage one: imitation of demonstrations."""
 
     data: SftDataSource
-    train: Annotated[dict[str, Any], Field(description="fields of trl.SFTConfig")] = Field(
-        default_factory=dict
-    )
-    until_accuracy: Annotated[
-        float | None, Field(gt=0.0, lt=1.0, description="stop at this held-out accuracy")
-    ] = None
+    train: Annotated[dict[str, Any], Field(description="fields of trl.SFTConfig")] = Field(default_factory=dict)
+    until_accuracy: Annotated[float | None, Field(gt=0.0, lt=1.0, description="stop at this held-out accuracy")] = None
 
 
 class EvalSection(Section):
@@ -301,17 +292,13 @@ class LaunchSection(Section):
     """How `rltoolkit train` starts the run."""
 
     processes: Annotated[int, Field(ge=1)] = 1
-    accelerate_config: Annotated[
-        Text | None, Field(description="a file such as recipes/accelerate/zero3.yaml")
-    ] = None
+    accelerate_config: Annotated[Text | None, Field(description="a file such as recipes/accelerate/zero3.yaml")] = None
 
 
 def _method(value: object) -> object:
     if isinstance(value, str) and value not in METHODS:
         known = ", ".join(METHODS)
-        raise RefusedError(
-            f"is {value!r}", expected=known, remedy=did_you_mean(value, METHODS, f"give one of {known}")
-        )
+        raise RefusedError(f"is {value!r}", expected=known, remedy=did_you_mean(value, METHODS, f"give one of {known}"))
     return value
 
 
@@ -357,17 +344,13 @@ class CountdownOptions(Section):
 class LengthOptions(Section):
     """Keyword arguments of reward_models.exploration.LengthExploration."""
 
-    target_tokens: Annotated[
-        int, Field(ge=1, description="tokens before the answer that earn the whole reward")
-    ]
+    target_tokens: Annotated[int, Field(ge=1, description="tokens before the answer that earn the whole reward")]
 
 
 class DistinctStepsOptions(Section):
     """Keyword arguments of reward_models.exploration.DistinctSteps."""
 
-    target_steps: Annotated[
-        int, Field(ge=1, description="distinct lines before the answer that earn the whole reward")
-    ]
+    target_steps: Annotated[int, Field(ge=1, description="distinct lines before the answer that earn the whole reward")]
 
 
 # Where a recipe names something of ours: section, the key that names it, and the options that each name

@@ -74,9 +74,7 @@ def check_train_section(
             own = [f for f in OWNED_ELSEWHERE.values() if re.fullmatch(r"[\w.]+", f)]
             yield Finding(key, "unknown key", remedy=did_you_mean(key, sorted(known) + own, "remove it"))
         elif not _accepts(hints.get(name, Any), value):
-            yield Finding(
-                key, f"is {_shown(value)}", _describe(hints[name]), _nearest_choice(hints[name], value)
-            )
+            yield Finding(key, f"is {_shown(value)}", _describe(hints[name]), _nearest_choice(hints[name], value))
         elif name in RANGES and _is_number(value) and not RANGES[name].holds(value):
             yield Finding(key, f"is {_shown(value)}", str(RANGES[name]))
 

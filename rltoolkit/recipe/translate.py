@@ -34,9 +34,7 @@ _BOUNDS = {
 }
 
 
-def finding_of(
-    detail: ErrorDetails | Mapping[str, Any], model: type[BaseModel], known: Sequence[str]
-) -> Finding:
+def finding_of(detail: ErrorDetails | Mapping[str, Any], model: type[BaseModel], known: Sequence[str]) -> Finding:
     """One error of pydantic as a finding; `model` is the class at the root, `known` the keys to suggest."""
     path = tuple(str(part) for part in detail["loc"])
     key, kind, value = ".".join(path), detail["type"], detail["input"]

@@ -43,9 +43,7 @@ _Loader.add_implicit_resolver(
 )
 _Loader.add_implicit_resolver("tag:yaml.org,2002:int", _INT, _DIGITS)
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, _DIGITS)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:null", re.compile(r"^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""]
-)
+_Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""])
 _Loader.add_implicit_resolver("tag:yaml.org,2002:merge", re.compile(r"^(?:<<)$"), ["<"])
 
 
@@ -117,11 +115,7 @@ class _Walk:
     def mapping(self, node: yaml.MappingNode, path: KeyPath, parents: tuple[int, ...]) -> None:
         if id(node) in parents:
             raise RecipeError(
-                [
-                    RecipeProblem(
-                        _at(self.name, node), ".".join(path), "contains itself", remedy="remove the alias"
-                    )
-                ]
+                [RecipeProblem(_at(self.name, node), ".".join(path), "contains itself", remedy="remove the alias")]
             )
         first: dict[str, int] = {}
         for key, value in node.value:
@@ -157,11 +151,7 @@ class _Walk:
         elif isinstance(node, yaml.SequenceNode):
             if id(node) in parents:
                 raise RecipeError(
-                    [
-                        RecipeProblem(
-                            _at(self.name, node), ".".join(path), "contains itself", remedy="remove the alias"
-                        )
-                    ]
+                    [RecipeProblem(_at(self.name, node), ".".join(path), "contains itself", remedy="remove the alias")]
                 )
             for index, item in enumerate(node.value):
                 self.lines.setdefault((*path, str(index)), item.start_mark.line + 1)
