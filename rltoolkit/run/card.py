@@ -194,8 +194,7 @@ def _versions(versions: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
 
 def _changed(start: Mapping[str, Any]) -> str:
     changes = ", ".join(
-        f"{name} {before or 'absent'} -> {now or 'absent'}"
-        for name, (before, now) in start["changed_versions"].items()
+        f"{name} {before or 'absent'} -> {now or 'absent'}" for name, (before, now) in start["changed_versions"].items()
     )
     return f"The start at {start['at']} ran on other versions: {changes}."
 

@@ -87,9 +87,7 @@ def _random_states_of_all_ranks(checkpoint: Path) -> bool:
     Ranks do not wait for each other, so rank 0's `trainer_state.json` can exist before a neighbour's file
     does.
     """
-    ranks = sorted(
-        int(match[1]) for path in checkpoint.iterdir() if (match := _RANK_STATE.fullmatch(path.name))
-    )
+    ranks = sorted(int(match[1]) for path in checkpoint.iterdir() if (match := _RANK_STATE.fullmatch(path.name)))
     return not ranks or (len(ranks) > 1 and ranks == list(range(len(ranks))))
 
 

@@ -140,9 +140,7 @@ class RunFolder:
         try:
             manifest = json.loads(self.manifest_path.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise RunFolderError(
-                f"{self.manifest_path} is not valid JSON ({error}); {_remedy(self.path)}"
-            ) from error
+            raise RunFolderError(f"{self.manifest_path} is not valid JSON ({error}); {_remedy(self.path)}") from error
         found = manifest.get("format") if isinstance(manifest, dict) else None
         if found != MANIFEST_FORMAT:
             raise RunFolderError(
@@ -174,9 +172,7 @@ class RunFolder:
         if self.recipe_path.exists():
             before = yaml.safe_load(self.recipe_path.read_text(encoding="utf-8"))
             differences = differing_keys(before, resolved)
-            lines.append(
-                "They differ in:" if differences else "No key differs: other data, or another rltoolkit."
-            )
+            lines.append("They differ in:" if differences else "No key differs: other data, or another rltoolkit.")
             lines += [f"  {key}: {old} in that run, {new} now" for key, old, new in differences]
         raise RunFolderError("\n".join([*lines, f"Nothing was changed. To go on, {_remedy(self.path)}"]))
 
@@ -187,9 +183,7 @@ class RunFolder:
         for leftover in filter(is_temporary, self.path.rglob(".*")):
             leftover.unlink(missing_ok=True)
         if not self.recipe_path.exists():
-            write_text(
-                self.recipe_path, yaml.safe_dump(_plain(resolved), sort_keys=False, allow_unicode=True)
-            )
+            write_text(self.recipe_path, yaml.safe_dump(_plain(resolved), sort_keys=False, allow_unicode=True))
         now = collect_versions()
         if not self.versions_path.exists():
             write_json(self.versions_path, now)
@@ -207,9 +201,7 @@ def differing_keys(before: Any, now: Mapping[str, Any]) -> list[tuple[str, str, 
     """
     old, new = _flat(before), _flat(_plain(now))
     keys = [key for key in {**old, **new} if key.split(".")[0] not in IDENTITY_FREE_KEYS]
-    return [
-        (key, old.get(key, "absent"), new.get(key, "absent")) for key in keys if old.get(key) != new.get(key)
-    ]
+    return [(key, old.get(key, "absent"), new.get(key, "absent")) for key in keys if old.get(key) != new.get(key)]
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, str]:
@@ -228,9 +220,7 @@ def _plain(value: Mapping[str, Any]) -> dict[str, Any]:
 
 def _refuse_what_is_no_run(path: Path) -> None:
     if path.exists() and not path.is_dir():
-        raise RunFolderError(
-            f"output_dir {path} is a file, expected a folder; set output_dir=... to another one"
-        )
+        raise RunFolderError(f"output_dir {path} is a file, expected a folder; set output_dir=... to another one")
     if not path.exists() or (path / "manifest.json").exists():
         return
     # A first start that died before its manifest leaves only a lock and a temporary file.

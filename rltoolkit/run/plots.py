@@ -146,9 +146,7 @@ def accuracy_estimates(records: Iterable[Record]) -> list[Estimates]:
     return [_estimates(task, key, by_step, several_tasks) for (task, key), by_step in found.items()]
 
 
-def _estimates(
-    task: str, key: str, by_step: Mapping[int, tuple[float, float, float]], name_task: bool
-) -> Estimates:
+def _estimates(task: str, key: str, by_step: Mapping[int, tuple[float, float, float]], name_task: bool) -> Estimates:
     how = "greedy" if key == "accuracy" else "sampled"
     steps = tuple(sorted(by_step))
     means, lows, highs = zip(*(by_step[step] for step in steps), strict=True)
@@ -168,9 +166,7 @@ def _lines(chart: Chart, records: Iterable[Record]) -> list[tuple[Series, list[i
     return lines
 
 
-def _chart_drawer(
-    chart: Chart, lines: Sequence[tuple[Series, list[int], list[float]]]
-) -> Callable[["Axes"], None]:
+def _chart_drawer(chart: Chart, lines: Sequence[tuple[Series, list[int], list[float]]]) -> Callable[["Axes"], None]:
     def draw(axes: "Axes") -> None:
         for (series, steps, values), colour in zip(lines, COLOURS, strict=False):
             _draw_line(axes, steps, _raised(values, chart.lowest), series.label, colour)

@@ -37,9 +37,7 @@ def write_samples(samples_dir: Path, step: int, rank: int, rows: Sequence[Sample
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    columns = {
-        field.name: [getattr(row, field.name) for row in rows] for field in dataclasses.fields(SampleRow)
-    }
+    columns = {field.name: [getattr(row, field.name) for row in rows] for field in dataclasses.fields(SampleRow)}
     for name in ("prompt_ids", "completion_ids"):
         columns[name] = [list(ids) for ids in columns[name]]
     table = pa.table(columns, schema=_schema())
@@ -79,6 +77,4 @@ def _schema() -> "pa.Schema":
         "extracted": pa.string(),
         "truncated": pa.bool_(),
     }
-    return pa.schema(
-        [(field.name, types.get(field.name, pa.float64())) for field in dataclasses.fields(SampleRow)]
-    )
+    return pa.schema([(field.name, types.get(field.name, pa.float64())) for field in dataclasses.fields(SampleRow)])

@@ -21,9 +21,7 @@ from rltoolkit.run.metrics import MetricsWriter, read_metrics
 
 def train(folder: Path, max_steps: int, *, resume: bool = False) -> None:
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=16, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1
-    )
+    config = LlamaConfig(vocab_size=16, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
     arguments = TrainingArguments(
         str(folder / "checkpoints"),
         max_steps=max_steps,
@@ -69,9 +67,7 @@ def test_only_numbers_of_the_main_process_are_written(tmp_path: Path) -> None:
     arguments = TrainingArguments(str(tmp_path / "out"), report_to="none", use_cpu=True)
     logs = {"loss": np.float32(0.5), "tokens": np.int64(7), "done": True, "note": "text", "shape": [1]}
 
-    callback.on_log(
-        arguments, TrainerState(global_step=4, is_world_process_zero=False), TrainerControl(), logs
-    )
+    callback.on_log(arguments, TrainerState(global_step=4, is_world_process_zero=False), TrainerControl(), logs)
     assert read_metrics(path) == []
 
     callback.on_log(arguments, TrainerState(global_step=4), TrainerControl(), logs)

@@ -16,9 +16,7 @@ from rltoolkit.run.checkpoints import checkpoint_step, is_complete, last_checkpo
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=16, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1
-    )
+    config = LlamaConfig(vocab_size=16, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
     rows = Dataset.from_list([{"input_ids": [1, 2, 3], "labels": [1, 2, 3]}] * 4)
     arguments = TrainingArguments(
         str(folder), max_steps=3, save_steps=1, per_device_train_batch_size=1, use_cpu=True, report_to="none"

@@ -194,9 +194,7 @@ def test_a_second_process_is_refused_until_the_first_has_died(tmp_path: Path) ->
     assert RunFolder.open(run, RECIPE, "abc").manifest()["recipe_hash"] == "abc"
 
 
-def test_a_continued_run_records_that_versions_changed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_continued_run_records_that_versions_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     RunFolder.open(tmp_path, RECIPE, "abc")
     first = json.loads((tmp_path / "versions.json").read_text())
     changed = {**first, "packages": {**first["packages"], "torch": "99.0"}}

@@ -77,9 +77,7 @@ def test_the_loss_of_reinforcement_is_no_fine_tuning_loss(tmp_path: Path) -> Non
     assert write_plots([{"phase": "train", "step": 1, "loss": 0.1}], tmp_path) == []
 
 
-def test_lines_have_the_logged_values_with_the_last_of_repeated_steps(
-    tmp_path: Path, drawn: dict[str, Figure]
-) -> None:
+def test_lines_have_the_logged_values_with_the_last_of_repeated_steps(tmp_path: Path, drawn: dict[str, Figure]) -> None:
     records = [{**TRAIN, "step": step, "kl": kl} for step, kl in [(2, 0.2), (1, 0.1), (2, 0.25), (3, None)]]
     write_plots(records, tmp_path)
 
@@ -91,12 +89,8 @@ def test_lines_have_the_logged_values_with_the_last_of_repeated_steps(
     assert labels == ["total", "outcome", "exploration"]
 
 
-def test_a_very_low_explained_variance_is_raised_and_the_plot_says_so(
-    tmp_path: Path, drawn: dict[str, Figure]
-) -> None:
-    write_plots(
-        [{**TRAIN, "step": s, "value/explained_variance": v} for s, v in [(1, -40.0), (2, 0.5)]], tmp_path
-    )
+def test_a_very_low_explained_variance_is_raised_and_the_plot_says_so(tmp_path: Path, drawn: dict[str, Figure]) -> None:
+    write_plots([{**TRAIN, "step": s, "value/explained_variance": v} for s, v in [(1, -40.0), (2, 0.5)]], tmp_path)
 
     (axes,) = drawn["explained_variance"].axes
     assert list(axes.lines[0].get_ydata()) == [-1.0, 0.5]
@@ -114,9 +108,7 @@ def test_a_long_curve_is_smoothed_and_the_plot_says_so(tmp_path: Path, drawn: di
     assert [text.get_text() for text in axes.texts] == ["bold: mean over 5 points"]
 
 
-def test_accuracies_are_drawn_in_percent_with_their_intervals(
-    tmp_path: Path, drawn: dict[str, Figure]
-) -> None:
+def test_accuracies_are_drawn_in_percent_with_their_intervals(tmp_path: Path, drawn: dict[str, Figure]) -> None:
     write_plots([{**EVALUATE, "step": 10}], tmp_path)
 
     (axes,) = drawn["accuracy"].axes
