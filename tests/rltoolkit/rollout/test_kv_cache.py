@@ -48,8 +48,6 @@ def test_memory_is_taken_once_and_never_beyond_the_most_tokens():
 
 def test_layers_with_a_window_stay_those_of_transformers(tiny_model):
     sizes = {"vocab_size": 8, "hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 1}
-    windowed = MistralForCausalLM(
-        MistralConfig(**sizes, num_key_value_heads=1, num_hidden_layers=2, sliding_window=4)
-    )
+    windowed = MistralForCausalLM(MistralConfig(**sizes, num_key_value_heads=1, num_hidden_layers=2, sliding_window=4))
     assert not any(isinstance(layer, InPlaceLayer) for layer in make_cache(windowed, 9).layers)
     assert [type(layer) for layer in make_cache(tiny_model(), 9).layers] == [InPlaceLayer] * 2
