@@ -85,18 +85,14 @@ class CountdownVerifier:
         """Judge one response; never raises on text."""
         problem = CountdownProblem.from_reference(reference)
         if problem is None:
-            return Verdict.bad_reference(
-                f"reference {reference[:80]!r}; expected the form 'numbers=3,5,2;target=16'"
-            )
+            return Verdict.bad_reference(f"reference {reference[:80]!r}; expected the form 'numbers=3,5,2;target=16'")
         box = last_box(after_thinking(response, self.thinking_end))
         if box is None:
             return Verdict.no_answer("no closed \\boxed{...} in the response")
         answer = box.content.strip()
         complaint = _complaint(answer, problem)
         extracted = answer[:MAX_EXPRESSION_CHARS]
-        return (
-            Verdict.wrong(extracted, complaint) if complaint else Verdict.correct(extracted, "value reached")
-        )
+        return Verdict.wrong(extracted, complaint) if complaint else Verdict.correct(extracted, "value reached")
 
 
 def _complaint(answer: str, problem: CountdownProblem) -> str:

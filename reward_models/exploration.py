@@ -67,9 +67,7 @@ def attempt_lines(response: str, pattern: str | re.Pattern[str] | None = None) -
     return [line for line in lines if line and (compiled is None or compiled.search(line[:MAX_LINE_CHARS]))]
 
 
-def count_attempts(
-    response: str, pattern: str | re.Pattern[str] | None = None, *, distinct: bool = False
-) -> int:
+def count_attempts(response: str, pattern: str | re.Pattern[str] | None = None, *, distinct: bool = False) -> int:
     """Count the lines of `attempt_lines`; with `distinct` a repeated line counts once."""
     lines = attempt_lines(response, pattern)
     return len(set(lines)) if distinct else len(lines)

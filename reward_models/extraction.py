@@ -27,20 +27,18 @@ _ANSWER_LINE = re.compile(
     r"^[ \t>*_#]*(?:final[ \t]+)?(?:answer|A)[*_]*[ \t]*[:：][*_]*[ \t]*(?P<value>\S.*)$",
     re.MULTILINE | re.IGNORECASE,
 )
-_ANSWER_IS = re.compile(
-    r"\banswer(?:[ \t]+is|[ \t]*=)[ \t]*:?[ \t]*(?P<value>\S.*)$", re.MULTILINE | re.IGNORECASE
-)
+_ANSWER_IS = re.compile(r"\banswer(?:[ \t]+is|[ \t]*=)[ \t]*:?[ \t]*(?P<value>\S.*)$", re.MULTILINE | re.IGNORECASE)
+# No opening inside, so that unclosed openings cannot each be searched to the end of the text.
 _FORMULA = re.compile(
-    r"\$\$(?P<a>[^$]+)\$\$|\$(?P<b>[^$\n]+)\$|\\\((?P<c>.+?)\\\)|\\\[(?P<d>.+?)\\\]", re.DOTALL
+    r"\$\$(?P<a>[^$]+)\$\$|\$(?P<b>[^$\n]+)\$|\\\((?P<c>(?:(?!\\[()]).)+)\\\)|\\\[(?P<d>(?:(?!\\[\[\]]).)+)\\\]",
+    re.DOTALL,
 )
 _NUMBER = re.compile(r"-?(?:[0-9][0-9,]*(?:\.[0-9]+)?|\.[0-9]+)(?:/[0-9]+)?")
 _SENTENCE_END = re.compile(r"\.(?:\s|$)")
 _COMMAND = re.compile(r"\\[A-Za-z]+")
 _WORD = re.compile(r"[A-Za-z]{2,}")
 # Names that may stand in a bare formula although they look like words.
-_FUNCTIONS = frozenset(
-    {"sqrt", "pi", "sin", "cos", "tan", "sec", "csc", "cot", "log", "ln", "exp", "or", "and"}
-)
+_FUNCTIONS = frozenset({"sqrt", "pi", "sin", "cos", "tan", "sec", "csc", "cot", "log", "ln", "exp", "or", "and"})
 # A longer response without a marked answer is prose.
 MAX_BARE_EXPRESSION_CHARS = 200
 

@@ -24,15 +24,16 @@ MAX_FACTORIAL_DIGITS = 3
 
 _DIGITS = re.compile(r"[0-9]+")
 _EXPONENT_NUMBER = re.compile(r"\^\s*[({]*\s*[+-]?\s*0*([0-9]+)")
-_FACTORIAL = re.compile(r"([0-9]+|[)}\]!])\s*!")
+_FACTORIAL = re.compile(r"([0-9]+|[)}\]!])(?=\s*!)")
 _BINOMIAL = re.compile(r"\\[dt]?binom\s*(\{[^{}]*\}?|\S)")
-_SMALL_ARGUMENT = re.compile(
-    rf"\{{?\s*(?:[0-9]{{1,{MAX_FACTORIAL_DIGITS}}}|[A-Za-z](?:\s*[+-]\s*[0-9])?)\s*\}}?"
-)
+_SMALL_ARGUMENT = re.compile(rf"\{{?\s*(?:[0-9]{{1,{MAX_FACTORIAL_DIGITS}}}|[A-Za-z](?:\s*[+-]\s*[0-9])?)\s*\}}?")
 # Operators that compute without bound. A final answer states the result instead.
 _UNBOUNDED = re.compile(r"\\(?:sum|prod|int|iint|oint|lim)(?![a-zA-Z])")
 _COMMAND = re.compile(r"\\[A-Za-z]+")
 _VARIABLE = re.compile(r"[A-Za-z]")
+_ATOM = re.compile(r"\s*[+-]?\s*(?:\\[A-Za-z]+|[0-9]+|\S)")
+_ARGUMENT = re.compile(r"\s*[{\[]")
+_CARET = re.compile(r"\s*\^")
 _OPENING = "({["
 _CLOSING = ")}]"
 
@@ -89,28 +90,26 @@ def _exponents(text: str) -> list[str]:
 
 
 def _exponent_at(text: str, start: int) -> str:
-    depth = 0
+    """An exponent is a bracket, a command with its arguments, a number or a letter, and what these are raised to."""
     position = start
-    while position < len(text):
-        character = text[position]
-        if character in _OPENING:
-            depth += 1
-        elif character in _CLOSING:
-            depth -= 1
-        # The exponent ends with its bracket or atom, unless another power follows.
-        atom_ends = (
-            depth == 0 and not character.isspace() and not (character.isalnum() and _more(text, position))
-        )
-        if depth < 0 or (atom_ends and character not in "+-\\^" and not _power_follows(text, position)):
-            return text[start : position + 1]
+    while (atom := _ATOM.match(text, position)) is not None:
+        position = atom.end()
+        if text[position - 1] in _OPENING:
+            position = _behind_bracket(text, position)
+        elif "\\" in atom[0]:
+            while (argument := _ARGUMENT.match(text, position)) is not None:
+                position = _behind_bracket(text, argument.end())
+        caret = _CARET.match(text, position)
+        if caret is None:
+            break
+        position = caret.end()
+    return text[start:position]
+
+
+def _behind_bracket(text: str, position: int) -> int:
+    """Return where the bracket that was opened just before `position` has been closed."""
+    depth = 1
+    while position < len(text) and depth:
+        depth += (text[position] in _OPENING) - (text[position] in _CLOSING)
         position += 1
-    return text[start:]
-
-
-def _more(text: str, position: int) -> bool:
-    """The number or command at this position goes on."""
-    return position + 1 < len(text) and text[position + 1].isalnum()
-
-
-def _power_follows(text: str, position: int) -> bool:
-    return text[position + 1 :].lstrip()[:1] == "^"
+    return position

@@ -51,7 +51,7 @@ class VerifierPool:
         workers: int = 2,
         timeout_s: float = 5.0,
         *,
-        memory_mb: int | None = 4096,
+        memory_mb: int | None = 2048,
         start_timeout_s: float = 60.0,
     ) -> None:
         if workers < 1:
@@ -84,9 +84,7 @@ class VerifierPool:
             VerifierError: the lengths differ, the pool is closed, or workers can no longer be started.
         """
         if len(responses) != len(references):
-            raise VerifierError(
-                f"{len(responses)} responses and {len(references)} references; give one per response"
-            )
+            raise VerifierError(f"{len(responses)} responses and {len(references)} references; give one per response")
         with self._lock:
             self._require_open()
             try:
@@ -112,9 +110,7 @@ class VerifierPool:
 
     def __reduce__(self) -> str:
         """Refuse to be pickled: processes cannot travel."""
-        raise VerifierError(
-            "a VerifierPool cannot be pickled; pickle the verifier and start a pool where it is used"
-        )
+        raise VerifierError("a VerifierPool cannot be pickled; pickle the verifier and start a pool where it is used")
 
     def _require_open(self) -> None:
         if os.getpid() != self._process_id:
@@ -166,9 +162,7 @@ class VerifierPool:
         """Replace a worker that did not come up, a few times at most."""
         self._start_failures += 1
         if self._start_failures >= MAX_START_FAILURES:
-            raise VerifierError(
-                f"{self._start_failures} worker processes in a row did not start; the last: {reason}"
-            )
+            raise VerifierError(f"{self._start_failures} worker processes in a row did not start; the last: {reason}")
         self._replace(worker)
 
     def _drop_jobs(self) -> None:
@@ -260,9 +254,7 @@ def _pickled(verifier: Verifier) -> bytes:
     """Pickle a verifier for the workers, or say why that cannot work."""
     kind = type(verifier)
     if not callable(getattr(verifier, "check", None)):
-        raise VerifierError(
-            f"the verifier is {kind.__name__}, which has no method check(response, reference)"
-        )
+        raise VerifierError(f"the verifier is {kind.__name__}, which has no method check(response, reference)")
     if kind.__module__ == "__main__":
         raise VerifierError(
             f"the verifier's class {kind.__name__} is defined in the script that is being run, which "

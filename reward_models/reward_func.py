@@ -60,10 +60,7 @@ class RewardFunction:
         """Return one verdict per response; integers and floats are taken as their text."""
         texts = [reference_text(reference) for reference in references]
         if self._pool is False:
-            return [
-                checked(self.verifier, response, text)
-                for response, text in zip(responses, texts, strict=True)
-            ]
+            return [checked(self.verifier, response, text) for response, text in zip(responses, texts, strict=True)]
         return self._started_pool().check_many(responses, texts)
 
     def close(self) -> None:
@@ -93,8 +90,7 @@ class RewardFunction:
         references: Sequence[Any] = columns[self.column]
         if len(references) != count:
             raise VerifierError(
-                f"column {self.column!r} has {len(references)} entries for {count} completions; "
-                "give one per completion"
+                f"column {self.column!r} has {len(references)} entries for {count} completions; give one per completion"
             )
         return references
 
@@ -144,6 +140,4 @@ def _content_text(content: Any) -> str:
     if isinstance(content, str):
         return content
     parts = content if isinstance(content, list) else []
-    return "".join(
-        part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str)
-    )
+    return "".join(part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str))

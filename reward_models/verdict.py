@@ -122,11 +122,7 @@ def checked(verifier: Verifier, response: object, reference: object) -> Verdict:
     try:
         verdict: object = verifier.check(response, reference)
     except Exception as error:  # noqa: BLE001  a verifier is foreign code; its failure is a counted outcome
-        return Verdict.error(
-            f"{type(verifier).__name__}.check raised {type(error).__name__}: {str(error)[:300]}"
-        )
+        return Verdict.error(f"{type(verifier).__name__}.check raised {type(error).__name__}: {str(error)[:300]}")
     if not isinstance(verdict, Verdict):
-        return Verdict.error(
-            f"{type(verifier).__name__}.check returned {type(verdict).__name__}, expected Verdict"
-        )
+        return Verdict.error(f"{type(verifier).__name__}.check returned {type(verdict).__name__}, expected Verdict")
     return verdict

@@ -1,0 +1,103 @@
+"""Verifiers that misbehave on command, for the tests of the pool; importable in worker processes."""
+
+import os
+import subprocess
+import sys
+import time
+from typing import Any
+
+from reward_models import MathVerifier, Verdict
+
+
+class ByCommand:
+    """Does what the response says; anything else is compared with the reference."""
+
+    def check(self, response: str, reference: str) -> Any:
+        """Obey, or compare."""
+        command, _, argument = response.partition(" ")
+        action = getattr(self, f"_{command}", None) if response.isascii() and response.isprintable() else None
+        if action is not None:
+            return action(argument)
+        return Verdict.correct(response) if response == reference else Verdict.wrong(response)
+
+    def _sleep(self, seconds: str) -> Verdict:
+        time.sleep(float(seconds))
+        return Verdict.correct("slept")
+
+    def _spin(self, argument: str) -> Verdict:
+        """Compute in C without giving the interpreter back; no signal handler and no thread gets a turn."""
+        return Verdict.correct(str((7 ** (10**9)) % 10))
+
+    def _exit(self, status: str) -> Verdict:
+        os._exit(int(status))
+
+    def _leave(self, argument: str) -> Verdict:
+        sys.exit(3)
+
+    def _eat(self, argument: str) -> Verdict:
+        eaten = []
+        while True:
+            eaten.append(b"\1" * 2**26)
+
+    def _raise(self, message: str) -> Verdict:
+        raise RuntimeError(message)
+
+    def _number(self, argument: str) -> float:
+        return 1.0
+
+    def _loaded(self, module: str) -> Verdict:
+        return Verdict.correct(str(module in sys.modules))
+
+    def _environment(self, name: str) -> Verdict:
+        return Verdict.correct(str(os.environ.get(name)))
+
+    def _pid(self, argument: str) -> Verdict:
+        return Verdict.correct(str(os.getpid()))
+
+    def _length(self, argument: str) -> Verdict:
+        return Verdict.correct("x" * 100_000, "y" * 100_000)
+
+    def _family(self, marker: str) -> Verdict:
+        """Start a process of its own and hang."""
+        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", marker])
+        time.sleep(60)
+        return Verdict.correct("slept")
+
+
+class LengthOnly:
+    """Echoes how many characters arrived."""
+
+    def check(self, response: str, reference: str) -> Verdict:
+        """Say the length and the last character's number."""
+        return Verdict.correct(f"{len(response)} {ord(response[-1])}", reference)
+
+
+class FailsToLoad:
+    """Cannot be warmed up."""
+
+    def check(self, response: str, reference: str) -> Verdict:
+        """Never called."""
+        return Verdict.correct(response)
+
+    def warm_up(self) -> None:
+        """Fail."""
+        raise OSError("the grammar file is missing")
+
+
+class Unpicklable:
+    """Holds something that no process can receive."""
+
+    def __init__(self) -> None:
+        self.function = lambda text: text
+
+    def check(self, response: str, reference: str) -> Verdict:
+        """Never called."""
+        return Verdict.correct(response)
+
+
+class TellsWhatIsLoaded(MathVerifier):
+    """A math verifier that says whether a module was loaded before its first answer."""
+
+    def check(self, response: str, reference: str) -> Verdict:
+        """Look for the module named in the response."""
+        return Verdict.correct(str(response in sys.modules))

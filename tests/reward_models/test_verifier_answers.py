@@ -1,0 +1,57 @@
+"""Agreement with labelled answers, where the data is present (shared/data/verifier_answers, or RLTOOLKIT_DATA)."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reward_models import MathVerifier, Outcome, VerifierPool
+
+DATA = Path(os.environ.get("RLTOOLKIT_DATA", Path(__file__).parents[2] / "../shared/data"))
+FILE = DATA / "verifier_answers" / "answers_public.jsonl"
+BOXED_FORMATS = {"boxed", "several boxes", "boxed (several, some with leading zeros)"}
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[dict[str, Any]]:
+    if not FILE.is_file():
+        pytest.skip(f"no {FILE}; set RLTOOLKIT_DATA to the folder that holds verifier_answers/answers_public.jsonl")
+    return [json.loads(line) for line in FILE.read_text(encoding="utf-8").splitlines()]
+
+
+def test_boxed_completions(rows: list[dict[str, Any]]) -> None:
+    """Measured: 1232 rows, 8 with a damaged reference left out, 1221 of 1224 agree, no false positive.
+
+    The three disagreements state several answers in boxes of their own; all three labels are of medium confidence.
+    """
+    boxed = [row for row in rows if row["answer_format"] in BOXED_FORMATS]
+    assert len(boxed) == 1232
+    with VerifierPool(MathVerifier(), workers=2, timeout_s=10.0) as pool:
+        verdicts = pool.check_many([row["completion"] for row in boxed], [row["gold"] for row in boxed])
+    unscorable = [(row, v) for row, v in zip(boxed, verdicts, strict=True) if not v.is_scorable]
+    assert len(unscorable) == 8
+    assert all(row["gold"] == "4:30p.." and v.outcome is Outcome.BAD_REFERENCE for row, v in unscorable)
+    wrong = [row for row, v in zip(boxed, verdicts, strict=True) if v.is_scorable and (v.score == 1.0) != row["label"]]
+    assert [row["gold"] for row in wrong if not row["label"]] == []
+    assert {row["answer_format"] for row in wrong} == {"several boxes"}
+    assert len(wrong) == 3
+
+
+def test_equality_alone(rows: list[dict[str, Any]]) -> None:
+    """Measured on rows of high confidence: 3178 of 3217 agree (98.79 %), no false positive.
+
+    Most disagreements are whole sentences and units as answers, which boxes do not hold.
+    """
+    known = [row for row in rows if row["final_answer"] is not None and row["label_confidence"] == "high"]
+    assert len(known) == 3225
+    with VerifierPool(MathVerifier(), workers=2, timeout_s=10.0) as pool:
+        verdicts = pool.check_many(
+            [f"\\boxed{{{row['final_answer']}}}" for row in known], [row["gold"] for row in known]
+        )
+    scored = [(row, v) for row, v in zip(known, verdicts, strict=True) if v.is_scorable]
+    agree = sum((v.score == 1.0) == row["label"] for row, v in scored)
+    assert len(scored) == 3217
+    assert agree >= 3175
+    assert sum(v.score == 1.0 and not row["label"] for row, v in scored) == 0
