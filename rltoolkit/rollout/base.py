@@ -103,14 +103,10 @@ def check_request(
     if n < 1:
         raise RolloutError(f"n is {n}; ask for at least 1 sample per prompt")
     if len(seeds) != len(prompt_token_ids):
-        raise RolloutError(
-            f"{len(seeds)} seeds for {len(prompt_token_ids)} prompts; give one seed per prompt"
-        )
+        raise RolloutError(f"{len(seeds)} seeds for {len(prompt_token_ids)} prompts; give one seed per prompt")
     for i, prompt in enumerate(prompt_token_ids):
         if len(prompt) == 0:
-            raise RolloutError(
-                f"prompt {i} has no tokens; a policy needs at least one (for instance BOS) to start"
-            )
+            raise RolloutError(f"prompt {i} has no tokens; a policy needs at least one (for instance BOS) to start")
         if context is not None and len(prompt) + sampling.max_new_tokens > context:
             raise RolloutError(
                 f"prompt {i} has {len(prompt)} tokens, max_new_tokens is {sampling.max_new_tokens}: together "

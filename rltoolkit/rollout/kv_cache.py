@@ -28,9 +28,7 @@ class InPlaceLayer(DynamicLayer):  # type: ignore[misc]  # transformers is not t
         self._memory: tuple[Tensor, Tensor] | None = None
         self._length = 0
 
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *_args: Any, **_kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
+    def update(self, key_states: Tensor, value_states: Tensor, *_args: Any, **_kwargs: Any) -> tuple[Tensor, Tensor]:
         """Append the states of new tokens, (rows, heads, new tokens, head size); return all of them."""
         start, stop = self._length, self._length + key_states.shape[-2]
         if self._memory is None or stop > self._memory[0].shape[-2]:
@@ -90,7 +88,5 @@ def make_cache(model: nn.Module, most_tokens: int) -> Any:
     Layers with a sliding window or a recurrent state keep the layer that transformers chooses for them.
     """
     cache = DynamicCache(config=model.config)
-    cache.layers = [
-        InPlaceLayer(most_tokens) if type(layer) is DynamicLayer else layer for layer in cache.layers
-    ]
+    cache.layers = [InPlaceLayer(most_tokens) if type(layer) is DynamicLayer else layer for layer in cache.layers]
     return cache

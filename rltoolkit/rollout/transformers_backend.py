@@ -140,8 +140,7 @@ class TransformersBackend:
             except RuntimeError as error:
                 name = type(source).__name__ if isinstance(source, nn.Module) else source
                 raise RolloutError(
-                    f"the weights of {name} do not fit the model that samples; give the same architecture. "
-                    f"{error}"
+                    f"the weights of {name} do not fit the model that samples; give the same architecture. {error}"
                 ) from error
         self.version = version
 
@@ -217,9 +216,7 @@ class _Batch:
         mask = (places[None, :] >= pads[:, None]).long()
         self._model = model
         self._length = width
-        self._mask = (
-            mask if bool(pads.any()) else None
-        )  # without padding the mask is not needed, and costs time
+        self._mask = mask if bool(pads.any()) else None  # without padding the mask is not needed, and costs time
         self._cache = make_cache(model, width + new_tokens)
         self._position = (places[None, :width] - pads[:, None]).clamp_(min=0)
         self.logits = self._forward(ids)
@@ -317,9 +314,7 @@ def _load_module(folder: Path, like: nn.Module) -> nn.Module:
 
     if not (folder / "config.json").is_file():
         found = "a LoRA adapter" if (folder / "adapter_config.json").is_file() else "no config.json"
-        raise RolloutError(
-            f"cannot take weights from {folder}: found {found}; give a folder of a whole model"
-        )
+        raise RolloutError(f"cannot take weights from {folder}: found {found}; give a folder of a whole model")
     try:
         module: nn.Module = AutoModelForCausalLM.from_pretrained(
             folder, dtype=next(like.parameters()).dtype, local_files_only=True
