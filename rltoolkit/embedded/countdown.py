@@ -3,8 +3,8 @@ r"""Countdown: combine three given numbers with + - * to reach a target.
 A prompt is `3,5,2>16` and a new line. A response tries one expression per line, each with its own check mark, and
 ends with the chosen expression in a box:
 
-    5+2=7,7*3=21 no
-    5+3=8,8*2=16 ok
+    5+2=7,7*3=21?16 no
+    5+3=8,8*2=16?16 ok
     \boxed{(5+3)*2}
 
 Because every attempt is marked, "stop on a hit, go on after a miss" is something that a policy can learn. Held-out
@@ -24,9 +24,10 @@ Split = Literal["train", "test"]
 MAX_NUMBER = 9
 MAX_VALUE = 99  # no value on the way may be larger: the arithmetic stays within two digits
 TEST_SHARE = 0.3
-GIVE_UP = 0.2  # a demonstration gives up after a miss with this probability, and boxes its last attempt
-MAX_SHOWN = 6  # attempts in a demonstration at most
-ATTEMPT_PATTERN = r"^\S+=\d+,\S+=\d+ (ok|no)$"
+GLIMPSE = 3  # random attempts that a demonstration chooses each of its own from
+GIVE_UP = 0.3  # a demonstration gives up after a miss with this probability, and boxes its last attempt
+MAX_SHOWN = 4  # attempts in a demonstration at most
+ATTEMPT_PATTERN = r"^\S+=\d+,\S+=\d+\?\d+ (ok|no)$"
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Attempt:
     def line(self, target: int) -> str:
         """The attempt as a line of a response, with its check mark."""
         mark = "ok" if self.value == target else "no"
-        return f"{self.steps} {mark}\n"
+        return f"{self.steps}?{target} {mark}\n"
 
 
 def attempts(numbers: tuple[int, int, int]) -> list[Attempt]:
@@ -87,12 +88,17 @@ def prompt_text(problem: Problem, rng: random.Random) -> str:
 
 
 def demonstration(problem: Problem, rng: random.Random) -> str:
-    """A response of a blind but honest searcher: random distinct attempts until a hit, or until it gives up.
+    """A response of a modest searcher: distinct attempts until a hit, or until it gives up.
 
-    The attempts do not depend on the target. Were the hits chosen with hindsight, a policy would learn to claim them.
+    Each attempt is the nearest to the target among a few random ones, so that trying pays and hits are common enough
+    for the check mark to be learned.
     """
     shown: list[Attempt] = []
-    for attempt in rng.sample(options := attempts(problem.numbers), len(options)):
+    options = attempts(problem.numbers)
+    while options:
+        glimpsed = rng.sample(options, min(GLIMPSE, len(options)))
+        attempt = min(glimpsed, key=lambda option: abs(option.value - problem.target))
+        options.remove(attempt)
         shown.append(attempt)
         if attempt.value == problem.target or len(shown) == MAX_SHOWN or rng.random() < GIVE_UP:
             break

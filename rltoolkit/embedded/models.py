@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
 BOS, EOS, PAD = "<s>", "</s>", "<pad>"
 # Longer pieces first: a check mark and the opening of the box are one token each, all else is single characters.
-PIECES = ("\\boxed{", " ok\n", " no\n", "\n", *"0123456789+-*/()=,>}")
+PIECES = ("\\boxed{", " ok\n", " no\n", "\n", *"0123456789+-*/()=,>?}")
 
 
 def countdown_tokenizer() -> "PreTrainedTokenizerFast":

@@ -37,7 +37,7 @@ def gae(
 class Moments(NamedTuple):
     """Sums over counted tokens, to be added up over ranks before they are used."""
 
-    count: Tensor
+    tokens: Tensor
     total: Tensor
     squares: Tensor
 
@@ -45,9 +45,7 @@ class Moments(NamedTuple):
 def masked_moments(values: Tensor, mask: Tensor) -> Moments:
     """Count, sum and sum of squares of the counted entries, in float64 so that ranks can simply be added."""
     chosen = values[mask.bool()].double()
-    return Moments(
-        torch.tensor(float(chosen.numel()), device=values.device).double(), chosen.sum(), (chosen**2).sum()
-    )
+    return Moments(torch.tensor(float(chosen.numel()), device=values.device).double(), chosen.sum(), (chosen**2).sum())
 
 
 def whiten(values: Tensor, mask: Tensor, moments: Moments | None = None) -> Tensor:
@@ -56,9 +54,9 @@ def whiten(values: Tensor, mask: Tensor, moments: Moments | None = None) -> Tens
     values and mask (B, T). `moments` are those of all ranks; without them the tensor is all there is. The variance is
     floored at 1e-8. Whitening is over the whole rollout: per sequence it would erase the reward.
     """
-    count, total, squares = moments if moments is not None else masked_moments(values, mask)
-    mean = total / count.clamp(min=1)
-    variance = (squares / count.clamp(min=1) - mean**2).clamp(min=VARIANCE_FLOOR)
+    tokens, total, squares = moments if moments is not None else masked_moments(values, mask)
+    mean = total / tokens.clamp(min=1)
+    variance = (squares / tokens.clamp(min=1) - mean**2).clamp(min=VARIANCE_FLOOR)
     whitened = (values - mean.to(values.dtype)) * variance.rsqrt().to(values.dtype)
     return torch.where(mask.bool(), whitened, torch.zeros_like(values))
 
@@ -70,5 +68,5 @@ def explained_variance(returns: Moments, errors: Moments) -> float:
 
 
 def _variance(moments: Moments) -> float:
-    count = max(1.0, moments.count.item())
-    return moments.squares.item() / count - (moments.total.item() / count) ** 2
+    tokens = max(1.0, moments.tokens.item())
+    return moments.squares.item() / tokens - (moments.total.item() / tokens) ** 2

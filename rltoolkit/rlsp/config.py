@@ -23,10 +23,9 @@ class RLSPConfig(GRPOConfig):
         default=1,
         metadata={"help": "Responses per prompt. One is enough: the baseline is the critic, not a group."},
     )
+    num_generations_eval: int | None = field(default=1, metadata={"help": "Responses per prompt in evaluation."})
     gamma: float = field(default=1.0, metadata={"help": "Discount, in [0, 1]."})
-    gae_lambda: float = field(
-        default=0.95, metadata={"help": "Decay of generalised advantage estimation, in [0, 1]."}
-    )
+    gae_lambda: float = field(default=0.95, metadata={"help": "Decay of generalised advantage estimation, in [0, 1]."})
     kl_coef: float = field(
         default=0.05,
         metadata={"help": "Weight of the k1 estimate of KL to the start model inside the reward."},
@@ -54,13 +53,9 @@ class RLSPConfig(GRPOConfig):
     )
     paper_compat: bool = field(
         default=False,
-        metadata={
-            "help": "Use the released reward (first box, -C/L, clip) in place of the bounded, gated one."
-        },
+        metadata={"help": "Use the released reward (first box, -C/L, clip) in place of the bounded, gated one."},
     )
-    length_constant: float = field(
-        default=1000.0, metadata={"help": "C of the released length term (paper mode)."}
-    )
+    length_constant: float = field(default=1000.0, metadata={"help": "C of the released length term (paper mode)."})
     reward_clip: float = field(default=10.0, metadata={"help": "Bound of the released reward (paper mode)."})
     loss_type: str = field(
         default="dapo",
@@ -71,8 +66,6 @@ class RLSPConfig(GRPOConfig):
     def __post_init__(self) -> None:
         """Check the ranges; let one response per prompt through, which GRPO's own check refuses."""
         _check(self)
-        if self.num_generations_eval is None:
-            self.num_generations_eval = self.num_generations
         wanted = self.num_generations
         if wanted == 1:
             self.num_generations = _stand_in_group(self)
@@ -131,8 +124,7 @@ def _check(config: RLSPConfig) -> None:
         if not inside:
             sign = ">=" if closed else ">"
             problems.append(
-                f"{name} is {value!r}; give a number {sign} {low}"
-                + (f" and <= {high}" if high < math.inf else "")
+                f"{name} is {value!r}; give a number {sign} {low}" + (f" and <= {high}" if high < math.inf else "")
             )
     if config.beta != 0:
         problems.append(f"beta is {config.beta!r}; KL is part of the reward here, set kl_coef instead")

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MethodType
 from typing import Any
 
+import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
@@ -38,28 +39,27 @@ WEIGHTS_FILE = "model.safetensors"
 class Critic(nn.Module):
     """A transformer backbone and a scalar head: the value of every position."""
 
-    def __init__(self, backbone: PreTrainedModel) -> None:
+    def __init__(self, backbone: PreTrainedModel, *, seed: int = 0) -> None:
         super().__init__()
         self.backbone = backbone
-        self.head = ValueHead(backbone.config.get_text_config().hidden_size)
+        generator = torch.Generator().manual_seed(seed)
+        self.head = ValueHead(backbone.config.get_text_config().hidden_size, generator=generator)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """(B, T) ids and mask -> (B, T) values in float32; position t has seen the tokens up to t."""
-        hidden = self.backbone(
-            input_ids=input_ids, attention_mask=attention_mask, use_cache=False
-        ).last_hidden_state
+        hidden = self.backbone(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
         values: Tensor = self.head(hidden).float()
         return values
 
     @classmethod
-    def from_policy(cls, policy: PreTrainedModel) -> "Critic":
+    def from_policy(cls, policy: PreTrainedModel, *, seed: int = 0) -> "Critic":
         """Start from a copy of the policy's backbone, with a fresh head."""
-        return cls(copy.deepcopy(policy.base_model))
+        return cls(copy.deepcopy(policy.base_model), seed=seed)
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str, **kwargs: Any) -> "Critic":
+    def from_pretrained(cls, name_or_path: str, *, seed: int = 0, **kwargs: Any) -> "Critic":
         """Start from another model's backbone, with a fresh head."""
-        return cls(AutoModel.from_pretrained(name_or_path, **kwargs))
+        return cls(AutoModel.from_pretrained(name_or_path, **kwargs), seed=seed)
 
 
 @dataclass
@@ -86,9 +86,7 @@ def attach_critic(base: PreTrainedModel, critic: nn.Module) -> None:
         output = policy_forward(*args, **kwargs)
         if not return_values:
             return output
-        return ActorCriticOutput(
-            **output, state_values=self.critic(kwargs["input_ids"], kwargs["attention_mask"])
-        )
+        return ActorCriticOutput(**output, state_values=self.critic(kwargs["input_ids"], kwargs["attention_mask"]))
 
     base.forward = MethodType(forward, base)
 
@@ -122,9 +120,7 @@ def load_critic(folder: Path, critic: nn.Module) -> None:
     """Load what `save_critic` wrote; raises ModelError when it is missing or belongs to another critic."""
     path = folder / CRITIC_FOLDER / WEIGHTS_FILE
     if not path.is_file():
-        raise ModelError(
-            f"{path} does not exist; {folder} is no checkpoint of RLSP, or its critic was deleted"
-        )
+        raise ModelError(f"{path} does not exist; {folder} is no checkpoint of RLSP, or its critic was deleted")
     device = next(critic.parameters()).device
     try:
         critic.load_state_dict(load_file(path, device=str(device)))
@@ -142,8 +138,6 @@ def frozen_copy(policy: PreTrainedModel) -> PreTrainedModel:
 def parameters_by_owner(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """Trainable parameters of the policy and of the critic inside it."""
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    policy, critic = split_state(dict(named))  # same rule for names as in saved files
+    critic = split_state(dict(named))[1]  # same rule for names as in saved files
     critic_ids = {id(p) for p in critic.values()}
-    return [p for p in named.values() if id(p) not in critic_ids], [
-        p for p in named.values() if id(p) in critic_ids
-    ]
+    return [p for p in named.values() if id(p) not in critic_ids], [p for p in named.values() if id(p) in critic_ids]

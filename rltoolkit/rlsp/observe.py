@@ -27,9 +27,7 @@ class Rollout:
     mask: Tensor
 
 
-def rollout_metrics(
-    rollout: Rollout, config: RLSPConfig, eos_token_ids: Sequence[int]
-) -> tuple[list[str], Tensor]:
+def rollout_metrics(rollout: Rollout, config: RLSPConfig, eos_token_ids: Sequence[int]) -> tuple[list[str], Tensor]:
     """Names, and sums with counts (N, 2), to be added over ranks; a mean is sum / count.
 
     The same names on every rank and in every rollout, so that ranks can be added blindly.
@@ -41,17 +39,13 @@ def rollout_metrics(
     def of_facts(values: Sequence[float]) -> Tensor:
         return torch.tensor(values, dtype=torch.float64, device=device)
 
-    exploration = (
-        rollout.exploration if rollout.exploration is not None else torch.full_like(score, torch.nan)
-    )
+    exploration = rollout.exploration if rollout.exploration is not None else torch.full_like(score, torch.nan)
     per_response = {
         "reward/total": score,
         "reward/outcome": rollout.outcome,
         "reward/exploration": exploration,
         "reward/unscorable": score.isnan(),
-        "reward/clipped": score.abs() >= config.reward_clip
-        if config.paper_compat
-        else torch.zeros_like(score),
+        "reward/clipped": score.abs() >= config.reward_clip if config.paper_compat else torch.zeros_like(score),
         "format_rate": of_facts([fact.has_answer for fact in facts]),
         "attempts": of_facts([fact.attempts for fact in facts]),
         "completions/truncated": truncated(rollout.output, eos_token_ids),
@@ -91,9 +85,7 @@ def sample_rows(
                 prompt_ids=prompt,
                 completion_ids=output["completion_ids"][row][output["completion_mask"][row].bool()].tolist(),
                 outcome_reward=_or_none(rollout.outcome[row]),
-                exploration_reward=None
-                if rollout.exploration is None
-                else _or_none(rollout.exploration[row]),
+                exploration_reward=None if rollout.exploration is None else _or_none(rollout.exploration[row]),
                 total_reward=_or_none(rollout.score[row]),
                 verdict="" if fact.verdict is None else str(fact.verdict.outcome),
                 extracted=None if fact.verdict is None else fact.verdict.extracted,

@@ -52,9 +52,7 @@ def paper_reward(
     return effort.clamp(-clip, clip)
 
 
-def token_rewards(
-    score: Tensor, logps: Tensor, ref_logps: Tensor | None, mask: Tensor, *, kl_coef: float
-) -> Tensor:
+def token_rewards(score: Tensor, logps: Tensor, ref_logps: Tensor | None, mask: Tensor, *, kl_coef: float) -> Tensor:
     """Per-token rewards: -kl_coef*(log pi_old - log pi_ref) on every token, plus the score on the last one.
 
     score (B,), the rest (B, T); mask is 1 where a response token counts. Without a reference only the score is left.

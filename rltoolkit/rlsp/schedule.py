@@ -38,14 +38,14 @@ class RolloutSchedule(TrainerCallback):  # type: ignore[misc]
         self._save_pending = False
 
     def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+        self, _args: TrainingArguments, state: TrainerState, _control: TrainerControl, **_kwargs: Any
     ) -> None:
         """Tell the sampler which epoch begins; counted in whole epochs also after a resume in the middle of one."""
         if self._trainer.sampler is not None:
             self._trainer.sampler.epoch = int(state.epoch or 0)
 
     def on_pre_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+        self, _args: TrainingArguments, state: TrainerState, _control: TrainerControl, **_kwargs: Any
     ) -> None:
         """While the critic warms up, drop the policy's gradients: an optimiser skips parameters without one.
 
@@ -56,7 +56,7 @@ class RolloutSchedule(TrainerCallback):  # type: ignore[misc]
                 parameter.grad = None
 
     def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_kwargs: Any
     ) -> TrainerControl:
         """Put a checkpoint off to the end of the rollout whose responses are still being learned from."""
         micro_steps = state.global_step * args.gradient_accumulation_steps

@@ -48,7 +48,7 @@ class ExplorationFunction:
 
     def __call__(
         self,
-        prompts: Sequence[Any],
+        prompts: Sequence[Any],  # noqa: ARG002  TRL passes it
         completions: Sequence[Any],
         completion_ids: Sequence[Sequence[int]],
         **_: Any,
@@ -86,9 +86,7 @@ def tokens_before(position: int | None, ids: Sequence[int], decode: Decoder) -> 
     return low
 
 
-def describe(
-    completions: Sequence[Any], outcome_function: RewardCallable, *, paper: bool
-) -> list[ResponseFacts]:
+def describe(completions: Sequence[Any], outcome_function: RewardCallable, *, paper: bool) -> list[ResponseFacts]:
     """Collect the facts about responses that have just been judged."""
     verdicts: Sequence[Verdict | None] = [None] * len(completions)
     if isinstance(outcome_function, RewardFunction):
@@ -106,9 +104,7 @@ def describe(
     return facts
 
 
-def combine(
-    outcome: Tensor, exploration: Tensor | None, facts: Sequence[ResponseFacts], config: RLSPConfig
-) -> Tensor:
+def combine(outcome: Tensor, exploration: Tensor | None, facts: Sequence[ResponseFacts], config: RLSPConfig) -> Tensor:
     """The scalar reward per response, (B,), NaN where the outcome is; see rlsp/reward.py for the two forms."""
     has_answer = torch.tensor([fact.has_answer for fact in facts], device=outcome.device)
     if config.paper_compat:
@@ -124,6 +120,4 @@ def combine(
         )
         return torch.where(outcome.isnan(), outcome, reward)
     effort = torch.zeros_like(outcome) if exploration is None else exploration.nan_to_num(nan=0.0)
-    return decoupled_reward(
-        outcome, effort, has_answer, alpha=config.alpha, no_answer_penalty=config.no_answer_penalty
-    )
+    return decoupled_reward(outcome, effort, has_answer, alpha=config.alpha, no_answer_penalty=config.no_answer_penalty)

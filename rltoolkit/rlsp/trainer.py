@@ -52,7 +52,7 @@ __all__ = ["RLSPTrainer"]
 SampleSink = Callable[[int, int, Sequence[SampleRow]], None]
 
 
-class RLSPTrainer(GRPOTrainer):  # type: ignore[misc]
+class RLSPTrainer(GRPOTrainer):
     """Trains a policy and a critic with PPO on an outcome reward and an exploration reward, kept apart.
 
     `model` is a name, a folder or a model. `outcome_reward` is a verifier or a TRL reward function,
@@ -154,9 +154,10 @@ class RLSPTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """The Trainer's optimiser, with the critic's parameters moved to groups of their own learning rate."""
-        if self.optimizer is not None:
-            return super().create_optimizer(model)
-        optimizer = super().create_optimizer(model)
+        made_here = self.optimizer is None
+        optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+        if not made_here:
+            return optimizer
         critic_ids = {id(p) for p in parameters_by_owner(self.model)[1]}
         for group in list(optimizer.param_groups):
             moved = [p for p in group["params"] if id(p) in critic_ids]
@@ -203,9 +204,7 @@ class RLSPTrainer(GRPOTrainer):  # type: ignore[misc]
         version = self.state.global_step
         self._rollout_backend.sync(self.accelerator.unwrap_model(self.model), version)
         first_row = self.accelerator.process_index * len(prompt_ids)
-        seeds = [
-            request_seed(self.args.seed, version, ids, first_row + row) for row, ids in enumerate(prompt_ids)
-        ]
+        seeds = [request_seed(self.args.seed, version, ids, first_row + row) for row, ids in enumerate(prompt_ids)]
         samples = [group[0] for group in self._rollout_backend.generate(prompt_ids, 1, sampling, seeds)]
         return [list(sample.token_ids) for sample in samples], [list(sample.logprobs) for sample in samples]
 
@@ -225,18 +224,14 @@ class RLSPTrainer(GRPOTrainer):  # type: ignore[misc]
         output: dict[str, Any] = super()._generate_and_score_completions(inputs)
         parts = self._reward_parts
         if parts is None:
-            raise RuntimeError(
-                "TRL did not call _calculate_rewards during the rollout; this TRL is not supported"
-            )
+            raise RuntimeError("TRL did not call _calculate_rewards during the rollout; this TRL is not supported")
         outcome, exploration = parts[:, 0], parts[:, 1] if parts.size(1) > 1 else None
         score = combine(outcome, exploration, self._facts, self.args)
 
         mask = output["completion_mask"]
         if "tool_mask" in output:
             mask = mask * output["tool_mask"]
-        mask = mask * (~score.isnan()).unsqueeze(1).to(
-            mask.dtype
-        )  # unscorable: left out of loss and whitening
+        mask = mask * (~score.isnan()).unsqueeze(1).to(mask.dtype)  # unscorable: left out of loss and whitening
         values = self._values(output)
         old_logps = output.get("old_per_token_logps")
         if old_logps is None:
@@ -268,9 +263,7 @@ class RLSPTrainer(GRPOTrainer):  # type: ignore[misc]
         prompt_length = rollout["prompt_ids"].size(1)
         size = self.args.per_device_train_batch_size
         with self.accelerator.autocast():
-            chunks = [
-                self.critic(ids[i : i + size], attention[i : i + size]) for i in range(0, ids.size(0), size)
-            ]
+            chunks = [self.critic(ids[i : i + size], attention[i : i + size]) for i in range(0, ids.size(0), size)]
         return torch.cat(chunks)[:, prompt_length - 1 : -1].float()
 
     def _old_logps(self, rollout: dict[str, Any]) -> Tensor:
@@ -332,7 +325,8 @@ class RLSPTrainer(GRPOTrainer):  # type: ignore[misc]
         self._log_update(output, inputs, policy.clipped, value.clipped, policy.loss, value.loss)
         warming_up = self.model.training and self.critic_warming_up(self.state.global_step)
         # Multiplied, not left out: with several processes every parameter must take part in the backward pass.
-        return policy_mean * (0.0 if warming_up else 1.0) + self.args.vf_coef * value_mean
+        loss: Tensor = policy_mean * (0.0 if warming_up else 1.0) + self.args.vf_coef * value_mean
+        return loss
 
     def _tokens_per_update(self, inputs: dict[str, Any]) -> Tensor:
         """Response tokens that one update sees on average, per process: equal for 1 x 8 and 8 x 1 rows."""
@@ -399,13 +393,13 @@ def _load(name_or_path: str, args: RLSPConfig) -> PreTrainedModel:
 
 def _new_critic(policy: PreTrainedModel | PeftModel, args: RLSPConfig) -> Critic:
     if args.critic_model_name_or_path is not None:
-        return Critic.from_pretrained(args.critic_model_name_or_path, dtype=policy.dtype)
+        return Critic.from_pretrained(args.critic_model_name_or_path, seed=args.seed, dtype=policy.dtype)
     if isinstance(policy, PeftModel):
         raise ModelError(
             "the model already has an adapter, so its backbone cannot be copied as a critic; pass the base model with "
             "peft_config, or a critic, or set critic_model_name_or_path"
         )
-    return Critic.from_policy(policy)
+    return Critic.from_policy(policy, seed=args.seed)
 
 
 def _refuse_sharded_training(args: RLSPConfig) -> None:

@@ -21,9 +21,7 @@ def both(lam=0.95, gamma=1.0):
 def slow_gae(rewards, values, gamma, lam):
     """The definition, one sequence at a time: A_t = sum over k of (gamma lam)^k delta_{t+k}."""
     length = len(rewards)
-    deltas = [
-        rewards[t] + gamma * (values[t + 1] if t + 1 < length else 0.0) - values[t] for t in range(length)
-    ]
+    deltas = [rewards[t] + gamma * (values[t + 1] if t + 1 < length else 0.0) - values[t] for t in range(length)]
     return [sum((gamma * lam) ** k * deltas[t + k] for k in range(length - t)) for t in range(length)]
 
 
@@ -34,9 +32,7 @@ def test_worked_numbers():
 
 
 def test_lambda_one_is_the_sum_of_rewards_minus_the_value():
-    torch.testing.assert_close(
-        both(lam=1.0)[0], torch.tensor(MONTE_CARLO, dtype=torch.float64), rtol=0, atol=1e-9
-    )
+    torch.testing.assert_close(both(lam=1.0)[0], torch.tensor(MONTE_CARLO, dtype=torch.float64), rtol=0, atol=1e-9)
 
 
 def test_lambda_zero_is_the_one_step_error():

@@ -24,9 +24,7 @@ def test_policy_clip_table(ratio, advantage, loss, has_gradient):
 def test_first_minibatch_is_minus_the_mean_advantage():
     advantages = torch.tensor([[0.5, -2.0, 1.0]])
     logps = torch.tensor([[-1.0, -0.3, -2.0]])
-    assert policy_loss(logps, logps, advantages).loss.mean().item() == pytest.approx(
-        -advantages.mean().item()
-    )
+    assert policy_loss(logps, logps, advantages).loss.mean().item() == pytest.approx(-advantages.mean().item())
 
 
 @pytest.mark.parametrize(

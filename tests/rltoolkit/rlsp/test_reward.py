@@ -12,9 +12,7 @@ LENGTHS = [200.0, 500.0, 1000.0, 2000.0, 4000.0]
 def paper(case, length, judge=None, **options):
     outcome, has_box = case
     score = None if judge is None else torch.tensor([judge])
-    reward = paper_reward(
-        torch.tensor([outcome]), torch.tensor([has_box]), torch.tensor([length]), score, **options
-    )
+    reward = paper_reward(torch.tensor([outcome]), torch.tensor([has_box]), torch.tensor([length]), score, **options)
     return reward.item()
 
 
@@ -78,16 +76,12 @@ def test_decoupled_reward_ranks_any_correct_answer_over_any_wrong_one():
 
 
 def test_decoupled_reward_pays_no_exploration_without_an_answer():
-    reward = decoupled_reward(
-        torch.tensor([0.0]), torch.tensor([1.0]), torch.tensor([0]), no_answer_penalty=0.3
-    )
+    reward = decoupled_reward(torch.tensor([0.0]), torch.tensor([1.0]), torch.tensor([0]), no_answer_penalty=0.3)
     assert reward.item() == pytest.approx(-0.3)
 
 
 def test_decoupled_reward_keeps_float64_and_unscorable():
-    reward = decoupled_reward(
-        torch.tensor([float("nan"), 1.0], dtype=torch.float64), torch.zeros(2), torch.ones(2)
-    )
+    reward = decoupled_reward(torch.tensor([float("nan"), 1.0], dtype=torch.float64), torch.zeros(2), torch.ones(2))
     assert reward.dtype == torch.float64
     assert reward[0].isnan()
     assert reward[1].item() == 0.8
@@ -102,9 +96,7 @@ REF_LOGPS = torch.tensor([[-1.2, -0.4, -2.4, -0.2]], dtype=torch.float64)
     [(0.94, [-0.010, 0.005, -0.020, 0.935]), (-0.744, [-0.010, 0.005, -0.020, -0.749])],
 )
 def test_token_rewards_match_the_worked_numbers(score, expected):
-    found = token_rewards(
-        torch.tensor([score], dtype=torch.float64), LOGPS, REF_LOGPS, torch.ones(1, 4), kl_coef=0.05
-    )
+    found = token_rewards(torch.tensor([score], dtype=torch.float64), LOGPS, REF_LOGPS, torch.ones(1, 4), kl_coef=0.05)
     torch.testing.assert_close(found, torch.tensor([expected], dtype=torch.float64), rtol=0, atol=1e-12)
 
 

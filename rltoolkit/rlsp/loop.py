@@ -1,0 +1,176 @@
+"""A whole run of RLSP from a recipe: stage one, evaluation, PPO, evaluation, report."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from transformers import AutoModelForCausalLM
+
+from reward_models.pool import VerifierPool
+from reward_models.reward_func import as_reward_func
+from reward_models.verdict import Outcome, Verifier
+from rltoolkit.data.load import load_rows
+from rltoolkit.data.prompts import build_prompts
+from rltoolkit.errors import DataError
+from rltoolkit.phases import (
+    EvaluationCallback,
+    Run,
+    evaluation_phase,
+    free_memory,
+    lora_config,
+    model_options,
+    open_run,
+    report,
+    sft_phase,
+    start_model,
+    trainer_options,
+)
+from rltoolkit.recipe import LoadedRecipe, RecipeError
+from rltoolkit.recipe.contradictions import Finding
+from rltoolkit.recipe.plugins import make_exploration, make_verifier
+from rltoolkit.recipe.train_section import build_config
+from rltoolkit.rlsp.config import RLSPConfig
+from rltoolkit.rlsp.trainer import RLSPTrainer
+from rltoolkit.rollout.transformers_backend import TransformersBackend, end_token_ids
+from rltoolkit.run.atomic import replacing_folder
+from rltoolkit.run.callback import MetricsCallback
+from rltoolkit.run.samples import SampleRow, write_samples
+from rltoolkit.sft.stage import FILES_OF_THE_TRAINER
+
+__all__ = ["run_rlsp_recipe"]
+
+TRAIN_PHASE = "train"
+
+
+def run_rlsp_recipe(loaded: LoadedRecipe) -> Path:
+    """Run or continue a recipe with `method: rlsp`; returns the run folder.
+
+    What can be known without weights is checked first: recipe, options, data, references. Raises RecipeError,
+    DataError, ModelError or RunFolderError, and overwrites nothing.
+    """
+    verifier = make_verifier(loaded)
+    make_exploration(loaded)
+    run = open_run(loaded)
+    config = _config(run)
+    prompts = _prompts(run)
+    started = time.monotonic()
+    with _pool(loaded, verifier) as pool:
+        _check_references(run, pool, prompts)
+        model = sft_phase(run, start_model(run), run.folder.path / "checkpoints" / "sft" / "model")
+        evaluation_phase(run, "evaluate_before", model, step=0)
+        _train_phase(run, config, prompts, model, verifier, pool)
+    steps = run.folder.result(TRAIN_PHASE)["steps"]
+    evaluation_phase(run, "evaluate_after", str(run.folder.model_dir), step=steps)
+    report(run, time.monotonic() - started)
+    return run.folder.path
+
+
+def _config(run: Run) -> RLSPConfig:
+    rollout = run.recipe.rollout
+    fixed = {
+        **trainer_options(run, TRAIN_PHASE),
+        "temperature": rollout.temperature,
+        "top_p": rollout.top_p,
+        "top_k": rollout.top_k,
+        "min_p": rollout.min_p,
+        "max_completion_length": rollout.max_new_tokens,
+        "use_vllm": rollout.backend == "vllm",
+    }
+    config: RLSPConfig = build_config(run.loaded, RLSPConfig, fixed=fixed)
+    return config
+
+
+def _prompts(run: Run) -> Dataset:
+    data = run.recipe.data
+    if data is None:
+        raise RecipeError([run.loaded.problem(Finding("data.train", "missing", remedy="name the prompts"))])
+    rows = load_rows(data.train, run.loaded.path, seed=run.recipe.seed)
+    return build_prompts(rows, data.train, run.tokenizer, run.recipe.rollout.max_prompt_tokens)
+
+
+def _pool(loaded: LoadedRecipe, verifier: Verifier) -> VerifierPool:
+    rewards = loaded.recipe.rewards
+    if rewards is None:
+        return VerifierPool(verifier)
+    return VerifierPool(verifier, workers=rewards.pool.workers, timeout_s=rewards.pool.timeout_s)
+
+
+def _check_references(run: Run, pool: VerifierPool, prompts: Dataset) -> None:
+    """Ask the verifier whether it can read the references, before any weight is loaded."""
+    references = list(prompts["answer"])
+    verdicts = pool.check_many([r"\boxed{0}"] * len(references), references)
+    bad = [index for index, verdict in enumerate(verdicts) if verdict.outcome is Outcome.BAD_REFERENCE]
+    if not bad:
+        return
+    first = bad[0]
+    what = (
+        f"the verifier cannot read {len(bad)} of {len(references)} references, first in row {first + 1}: "
+        f"{references[first]!r} ({verdicts[first].detail})"
+    )
+    if len(bad) == len(references):
+        raise DataError(f"{what}; check data.train.reference and rewards.outcome.verifier")
+    run.say(f"[yellow]note[/yellow] {what}; these rows are left out of the loss and counted as verdict/bad_reference")
+
+
+def _train_phase(
+    run: Run, config: RLSPConfig, prompts: Dataset, model: str, verifier: Verifier, pool: VerifierPool
+) -> None:
+    if run.folder.is_done(TRAIN_PHASE):
+        run.say(f"train: done before, {run.folder.model_dir}")
+        return
+    policy = AutoModelForCausalLM.from_pretrained(model, **model_options(run.recipe))
+    trainer = RLSPTrainer(
+        policy,
+        as_reward_func(verifier, pool=pool),
+        make_exploration(run.loaded),
+        config,
+        prompts,
+        processing_class=run.tokenizer,
+        peft_config=lora_config(run.recipe),
+        callbacks=_callbacks(run),
+        rollout_backend=_backend(run, policy, config),
+        sample_sink=lambda step, rank, rows: _keep_samples(run, step, rank, rows),
+    )
+    checkpoint = run.folder.last_checkpoint(TRAIN_PHASE)
+    run.say(f"train: {len(prompts)} prompts, {config.generation_batch_size} responses per rollout")
+    started = time.monotonic()
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    _save_model(trainer, run)
+    result = {"steps": trainer.state.global_step, "seconds": time.monotonic() - started}
+    run.folder.finish(TRAIN_PHASE, result)
+    run.state.wait_for_everyone()
+    del trainer, policy
+    free_memory()
+
+
+def _save_model(trainer: RLSPTrainer, run: Run) -> None:
+    """Policy, tokenizer and critic in one step, without the Trainer's own files."""
+    is_main = trainer.is_world_process_zero()
+    with replacing_folder(run.folder.model_dir, is_main=is_main) as folder:
+        trainer.save_model(str(folder))
+        if is_main:
+            for name in FILES_OF_THE_TRAINER:
+                (folder / name).unlink(missing_ok=True)
+    trainer.accelerator.wait_for_everyone()
+
+
+def _backend(run: Run, policy: Any, config: RLSPConfig) -> TransformersBackend | None:
+    """Our sampler around the policy that is being trained; None leaves generation to TRL's vLLM."""
+    if config.use_vllm:
+        return None
+    return TransformersBackend(
+        policy, eos_token_ids=end_token_ids(policy, run.tokenizer), pad_token_id=run.tokenizer.pad_token_id
+    )
+
+
+def _callbacks(run: Run) -> list[Any]:
+    callbacks: list[Any] = [MetricsCallback(run.metrics, TRAIN_PHASE, also_rewind=("evaluate",))]
+    if run.recipe.eval.every_steps is not None and run.tasks:
+        callbacks.append(EvaluationCallback(run, run.recipe.eval.every_steps))
+    return callbacks
+
+
+def _keep_samples(run: Run, step: int, rank: int, rows: Sequence[SampleRow]) -> None:
+    write_samples(run.folder.samples_dir, step, rank, rows)

@@ -1,0 +1,52 @@
+"""RLSPConfig: one response per prompt, ranges, and the arithmetic of rollouts."""
+
+import pytest
+
+from rltoolkit.rlsp import RLSPConfig
+
+CPU = {"use_cpu": True, "bf16": False, "report_to": []}
+
+
+def config(tmp_path, **options):
+    return RLSPConfig(output_dir=str(tmp_path), **CPU, **options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"per_device_train_batch_size": 3, "steps_per_generation": 5},
+        {"per_device_train_batch_size": 1, "steps_per_generation": 3},
+        {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 7},
+        {"per_device_train_batch_size": 1, "generation_batch_size": 9},
+        {"per_device_train_batch_size": 5, "eval_strategy": "steps", "eval_steps": 1, "per_device_eval_batch_size": 3},
+    ],
+)
+def test_one_response_per_prompt_whatever_the_batch(tmp_path, options):
+    built = config(tmp_path, **options)
+    assert built.num_generations == 1
+    assert built.generation_batch_size % built.per_device_train_batch_size == 0
+
+
+def test_groups_are_allowed_too(tmp_path):
+    assert config(tmp_path, num_generations=4, per_device_train_batch_size=8).num_generations == 4
+
+
+def test_a_rollout_of_one_response_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="one response per process"):
+        config(tmp_path, per_device_train_batch_size=1)
+
+
+def test_all_mistakes_are_named_together(tmp_path):
+    with pytest.raises(ValueError, match="gamma is 1.5") as caught:
+        config(tmp_path, gamma=1.5, gae_lambda=-0.1, alpha=2, beta=0.04, loss_type="grpo")
+    for part in ("gae_lambda is -0.1", "alpha is 2", "set kl_coef instead", "RLSP has its own loss"):
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(("step", "rollouts"), [(0, 0), (3, 0), (4, 1), (7, 1), (8, 2)])
+def test_rollouts_behind_a_step(tmp_path, step, rollouts):
+    built = config(
+        tmp_path, per_device_train_batch_size=4, steps_per_generation=4, gradient_accumulation_steps=2, num_iterations=2
+    )
+    assert built.micro_steps_per_rollout == 8
+    assert built.rollouts_begun(step) == rollouts
