@@ -9,7 +9,7 @@ from rltoolkit.types import SamplingParams
 __all__ = ["load"]
 
 MAX_NEW_TOKENS = 160
-"""An attempt has about 14 tokens and the box about 10: room for ten; demonstrations have up to four."""
+"""Demonstrations stay below 100 tokens: room for a policy that tries more than they do."""
 
 
 def load(limit: int | None = None, seed: int = 0) -> Task:

@@ -29,6 +29,9 @@ def test_the_verifier_accepts_demonstrations_that_end_on_a_hit():
 def test_attempts_are_the_marked_lines_before_the_answer():
     count = load_task("countdown", limit=1).count_attempts
     assert count is not None
-    assert count("5+2=7,7*3=21 no\n5+3=8,8*2=16 ok\n\\boxed{(5+3)*2}") == 2
-    assert count("\\boxed{(5+3)*2}") == 0
-    assert count("5+2=7,7*3=21 no\n5+2") == 1
+    completions = [row["completion"] for row in countdown_rows("train", 100)]
+    assert [count(text) for text in completions] == [text.count("\n") for text in completions]
+    assert len({count(text) for text in completions}) > 1
+    first = completions[0].splitlines()[0]
+    assert count(f"{first}\n5+2") == 1  # cut off within the second attempt
+    assert count(f"{first}\n\\boxed{{5+2}}\n{first}\n") == 1  # after the answer nothing is an attempt
