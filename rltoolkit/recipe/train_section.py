@@ -17,6 +17,7 @@ from typing import Any, Literal, Union
 from rltoolkit.recipe.contradictions import Finding
 from rltoolkit.recipe.load import LoadedRecipe
 from rltoolkit.recipe.problems import RecipeError, did_you_mean
+from rltoolkit.recipe.schema import Recipe
 from rltoolkit.recipe.train_ranges import OWNED_ELSEWHERE, RANGES
 
 # A list of choices longer than this is cut in a message.
@@ -30,11 +31,12 @@ def build_config(
     section: str = "train",
     fixed: Mapping[str, Any] | None = None,
 ) -> Any:
-    """The method's config object from a section of the recipe ("train" or "sft.train").
+    """The config object from a section of the recipe: "train", or "sft.train" (see `settings_section`).
 
     `fixed` holds what the caller takes from other sections (output_dir, seed, temperature ...); those keys
     are refused in the section itself. Raises RecipeError with all problems of the section.
     """
+    section = settings_section(loaded.recipe, section)
     values = section_values(loaded, section)
     findings = list(check_train_section(values, config_class, section=section))
     wrong = {finding.key.removeprefix(f"{section}.") for finding in findings}
@@ -49,6 +51,13 @@ def build_config(
     if findings:
         raise RecipeError([loaded.problem(finding) for finding in findings])
     return config
+
+
+def settings_section(recipe: Recipe, section: str) -> str:
+    """Where the settings of a stage stand: for method `sft` they may stand in `train` in place of `sft.train`."""
+    if section == "sft.train" and recipe.method == "sft" and (recipe.sft is None or not recipe.sft.train):
+        return "train"
+    return section
 
 
 def section_values(loaded: LoadedRecipe, section: str) -> dict[str, Any]:

@@ -1,0 +1,40 @@
+"""The trainers' configs of a recipe, made here to be looked at, not to be trained with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rltoolkit.check.machine import Machine, gpu_reasons
+from rltoolkit.recipe.load import LoadedRecipe
+from rltoolkit.recipe.resolve import output_dir_of
+from rltoolkit.recipe.train_section import build_config
+
+
+def rlsp_config(loaded: LoadedRecipe, machine: Machine) -> Any:
+    """The RLSPConfig of `train:`; raises RecipeError with all problems of the section."""
+    from rltoolkit.rlsp.config import RLSPConfig
+
+    rollout = loaded.recipe.rollout
+    options = {
+        "temperature": rollout.temperature,
+        "top_p": rollout.top_p,
+        "top_k": rollout.top_k,
+        "min_p": rollout.min_p,
+        "max_completion_length": rollout.max_new_tokens,
+    }
+    return build_config(loaded, RLSPConfig, section="train", fixed=options | _fixed(loaded, machine))
+
+
+def sft_config(loaded: LoadedRecipe, machine: Machine) -> Any:
+    """The SFTConfig of the supervised stage; raises RecipeError with all problems of its section."""
+    from trl import SFTConfig
+
+    return build_config(loaded, SFTConfig, section="sft.train", fixed=_fixed(loaded, machine))
+
+
+def _fixed(loaded: LoadedRecipe, machine: Machine) -> dict[str, Any]:
+    fixed: dict[str, Any] = {"output_dir": str(output_dir_of(loaded)), "seed": loaded.recipe.seed}
+    if machine.gpus == 0 and gpu_reasons(loaded):
+        # The configs refuse GPU precisions where there is no GPU; the rest of the section can be checked all the same.
+        fixed |= {"use_cpu": True, "fp16": False, "tf32": None}
+    return fixed

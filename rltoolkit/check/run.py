@@ -1,0 +1,187 @@
+"""`rltoolkit check`: everything that can be known about a recipe before a weight is loaded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from rltoolkit.check import configs, data, plan
+from rltoolkit.check.batches import sft_lines, too_few
+from rltoolkit.check.gold import check_gold
+from rltoolkit.check.machine import Machine, machine_findings
+from rltoolkit.check.memory import TrainPlan, estimate_memory
+from rltoolkit.check.model import ModelFacts, model_facts
+from rltoolkit.check.model_shape import ModelShape
+from rltoolkit.check.report import CheckReport, Say
+from rltoolkit.errors import RLToolkitError
+from rltoolkit.recipe.load import LoadedRecipe
+from rltoolkit.recipe.plugins import make_exploration, make_verifier
+from rltoolkit.recipe.resolve import output_dir_of, recipe_hash
+
+T = TypeVar("T")
+# Gold answers that are judged; more would take minutes and hardly find more.
+GOLD_ROWS = 500
+
+
+def check_recipe(loaded: LoadedRecipe, say: Say, machine: Machine | None = None) -> int:
+    """Check a recipe part by part; 0 if nothing is wrong as far as can be known here, 2 otherwise.
+
+    A GPU, a hub name or vLLM that is missing here is a note, since the recipe may be meant for another machine;
+    training refuses it.
+    """
+    check = _Check(loaded, CheckReport(say), machine if machine is not None else Machine.this())
+    check.start()
+    facts = check.guarded(lambda: model_facts(loaded.recipe.model.name_or_path, loaded))
+    if facts is not None:
+        check.report.part("Model", facts.lines())
+        for note in facts.notes:
+            check.report.note(note)
+    if loaded.recipe.sft is not None:
+        check.supervised(facts)
+    if loaded.recipe.method == "rlsp":
+        check.rlsp(facts)
+    check.tasks()
+    return check.report.close()
+
+
+@dataclass(frozen=True)
+class _Check:
+    """One check in progress."""
+
+    loaded: LoadedRecipe
+    report: CheckReport
+    machine: Machine
+
+    def guarded(self, look: Callable[[], T]) -> T | None:
+        """What `look` returns; a mistake becomes a problem, a dataset out of reach a note, and both give None."""
+        try:
+            return look()
+        except data.NotReachable as state:
+            self.report.note(str(state))
+        except RLToolkitError as error:
+            self.report.problem(str(error))
+        return None
+
+    def start(self) -> None:
+        """The recipe, the machine, and the folder that the run would write to."""
+        folder = output_dir_of(self.loaded)
+        self.report.part(
+            f"Recipe {self.loaded.path}", [f"method: {self.loaded.recipe.method}", f"run folder: {folder}"]
+        )
+        for finding in machine_findings(self.loaded, self.machine):
+            self.report.note(f"training would refuse it here: {self.loaded.problem(finding)}")
+        self.report.part("Machine", [str(self.machine)])
+        try:
+            manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return
+        if isinstance(manifest, dict) and manifest.get("recipe_hash") != recipe_hash(self.loaded.recipe):
+            self.report.problem(f"{folder} holds a run of another recipe; set output_dir to another folder")
+        else:
+            self.report.note(f"{folder} holds a run of this recipe; training continues it")
+
+    def supervised(self, facts: ModelFacts | None) -> None:
+        """Stage one: its config, its data, its memory."""
+        config = self.guarded(lambda: configs.sft_config(self.loaded, self.machine))
+        length = None if config is None else config.max_length
+        tokenizer = None if facts is None else facts.tokenizer
+        found = self.guarded(lambda: data.demonstration_facts(self.loaded, tokenizer, length))
+        if found is not None:
+            self.report.part("Demonstrations", found.lines)
+        if config is None:
+            return
+        factors = (
+            config.per_device_train_batch_size,
+            self.loaded.recipe.launch.processes,
+            config.gradient_accumulation_steps,
+        )
+        self.report.part("Batches of stage one", sft_lines(*factors))
+        if facts is not None:
+            longest = None if found is None else found.longest
+            self._memory("Memory of stage one", facts, plan.sft_plan(self.loaded, config, facts, longest))
+
+    def rlsp(self, facts: ModelFacts | None) -> None:
+        """The RL stage: its config and batches, its data, its verifier, its memory."""
+        config = self.guarded(lambda: configs.rlsp_config(self.loaded, self.machine))
+        found = self.guarded(lambda: data.prompt_facts(self.loaded, None if facts is None else facts.tokenizer))
+        if found is not None:
+            self.report.part("Prompts", found.lines)
+        if config is not None:
+            self._batches(config, None if found is None else found.rows)
+        self._verifier(found)
+        if config is not None and facts is not None:
+            critic = self.guarded(lambda: self._critic(config, facts))
+            longest = None if found is None else found.longest
+            plan_ = plan.rlsp_plan(self.loaded, config, facts, None if critic is None else critic.shape, longest)
+            if critic is not None:
+                self._memory("Memory", facts, plan_, critic)
+
+    def tasks(self) -> None:
+        """The evaluation's tasks are known, and their data is there."""
+        from eval.tasks import TASKS, load_task
+
+        names = self.loaded.recipe.eval.tasks
+        lines = []
+        for name in names:
+            try:
+                task = load_task(name, limit=self.loaded.recipe.eval.questions)
+            except RLToolkitError as error:
+                (self.report.note if name in TASKS else self.report.problem)(f"eval.tasks: {error}")
+                continue
+            lines.append(f"{name}: {len(task.questions)} questions")
+        self.report.part("Evaluation", lines or ["no task" if not names else "no task could be loaded here"])
+
+    def _batches(self, config: Any, prompts: int | None) -> None:
+        batches = plan.batches_of(self.loaded, config)
+        lines = batches.lines()
+        if prompts is not None:
+            lines += batches.schedule(prompts, max_steps=int(config.max_steps), epochs=float(config.num_train_epochs))
+        self.report.part("Batches", lines)
+        findings = [*batches.findings(), *filter(None, [None if prompts is None else too_few(prompts, batches)])]
+        for finding in findings:
+            self.report.problem(str(self.loaded.problem(finding)))
+
+    def _verifier(self, found: data.DataFacts | None) -> None:
+        self.guarded(lambda: make_exploration(self.loaded))
+        verifier = self.guarded(lambda: make_verifier(self.loaded))
+        rewards = self.loaded.recipe.rewards
+        if verifier is None or rewards is None or found is None:
+            return
+        pool = rewards.pool
+        references = found.references[:GOLD_ROWS]
+        result = self.guarded(lambda: check_gold(verifier, references, workers=pool.workers, timeout_s=pool.timeout_s))
+        if result is None:
+            return
+        self.report.part(f"Verifier {rewards.outcome.verifier}", result.lines())
+        if result.failures:
+            text = f"rewards.outcome: the verifier does not accept {len(result.failures)} gold answer(s) of data.train"
+            if result.sure:
+                self.report.problem(f"{text}; correct or remove these rows, or change data.train.reference")
+            else:
+                self.report.note(f"{text} in a box; ignore this if it reads answers in another form")
+
+    def _critic(self, config: Any, facts: ModelFacts) -> ModelFacts:
+        name = config.critic_model_name_or_path
+        return facts if name is None else model_facts(name, self.loaded)
+
+    def _memory(self, title: str, facts: ModelFacts, plan_: TrainPlan, critic: ModelFacts | None = None) -> None:
+        unknown = [one.place for one in (facts, critic) if one is not None and one.shape is None]
+        shape: ModelShape | None = facts.shape
+        if unknown or shape is None:
+            self.report.note(
+                f"{title.lower()} is not estimated: the shape of {' and '.join(dict.fromkeys(unknown))} is not known"
+            )
+            return
+        estimate = estimate_memory(shape, plan_)
+        lines = plan.table(estimate)
+        if self.loaded.recipe.rollout.backend == "vllm" and plan_.scores:
+            lines.append(
+                "vLLM takes train.vllm_gpu_memory_utilization of each GPU beside this, unless it runs elsewhere"
+            )
+        self.report.part(f"{title} (one process; libraries and fragmentation not counted)", lines)
+        fits_here = (plan_.device == "cuda") == (self.machine.gpus > 0)
+        if fits_here and estimate.peak_gib > self.machine.memory_gib:
+            have = f"{self.machine.memory_gib:.0f} GiB"
+            self.report.note(f"{title.lower()}: the estimate is above the {have} of this machine")

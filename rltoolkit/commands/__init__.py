@@ -1,0 +1,1 @@
+"""What the commands of `rltoolkit` do, one module each; `rltoolkit.cli` parses and calls them."""
