@@ -43,6 +43,7 @@ def test_correct(answer: str) -> None:
         ("3*5", "numbers: used [3, 5], must use each of [2, 3, 5] exactly once"),
         ("(3+5)*2*1", "numbers: used [1, 2, 3, 5]"),
         ("2*2*2*2", "numbers: used [2, 2, 2, 2]"),
+        ("3*3+5+2", "numbers: used [2, 3, 3, 5]"),
         ("16", "numbers: used [16]"),
         ("(3+5)*2=17", "value: the answer says = 17, the expression is 16"),
         ("(3+5)*2=sixteen", "unreadable: 'sixteen' after '='"),

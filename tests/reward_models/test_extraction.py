@@ -18,6 +18,7 @@ TABLE: list[tuple[str, str | None, str | None, str | None]] = [
     (r'{"answer": "\\frac{1}{2}"}', None, r"\frac{1}{2}", r"\frac{1}{2}"),
     (r'{"answer": "\sqrt{2}"}', None, r"\sqrt{2}", r"\sqrt{2}"),
     ('{"answer": "12 cups"}', None, "12 cups", "12 cups"),
+    ('{"answer": "two\nlines \\"quoted\\""}', None, 'two\nlines "quoted"', 'two\nlines "quoted"'),
     ("5 + 7 = 12\nA: 12", None, "12", "12"),
     ("work\nAnswer: 12\n", None, "12", "12"),
     ("work\n**Final Answer:** $\\frac12$", None, "\\frac12", "\\frac12"),

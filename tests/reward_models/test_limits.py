@@ -17,6 +17,7 @@ from reward_models.limits import MAX_ANSWER_CHARS, MAX_DIGITS_IN_A_ROW, MAX_NEST
         ("e^{x^{y^z}}", "tower"),
         ("9^{9^9}", "power of numbers"),
         ("x^{9^9}", "power of numbers"),
+        (r"2^\sqrt{9^9}", "power of numbers"),
         ("9^{(9)^9}", "power of numbers"),
         ("9^9^9", "power of numbers"),
         (r"2^{10\cdot 10^9}", "power of numbers"),

@@ -201,7 +201,8 @@ def test_an_interrupted_call_leaves_no_stale_verdict() -> None:
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, previous)
-        assert outcomes(pool, ["ok", "no", "ok", "no"]) == [Outcome.CORRECT, Outcome.WRONG] * 2
+        assert outcomes(pool, ["no"]) == [Outcome.WRONG]
+        assert outcomes(pool, ["no"]) == [Outcome.WRONG]
 
 
 def test_a_fork_may_not_use_the_pool(pool: VerifierPool) -> None:
@@ -228,9 +229,10 @@ def test_a_fork_may_not_use_the_pool(pool: VerifierPool) -> None:
 )
 def test_a_verifier_that_cannot_travel_is_refused_at_once(verifier: CountdownVerifier, message: str) -> None:
     before = live_children()
-    with pytest.raises(VerifierError, match=message):
+    with pytest.raises(VerifierError, match=message) as caught:
         VerifierPool(verifier)
     assert live_children() <= before
+    assert caught.value.__traceback__ is not None  # which keeps the pool alive: it has closed itself
 
 
 @pytest.mark.parametrize(
@@ -250,9 +252,10 @@ def test_settings_out_of_range_are_refused(options: dict[str, float], message: s
 
 def test_a_start_that_takes_too_long_is_reported() -> None:
     before = live_children()
-    with pytest.raises(VerifierError, match="did not load the verifier within start_timeout_s"):
+    with pytest.raises(VerifierError, match="did not load the verifier within start_timeout_s") as caught:
         VerifierPool(ByCommand(), workers=1, start_timeout_s=0.001)
     assert live_children() <= before
+    assert caught.value.__traceback__ is not None
 
 
 def test_a_pool_cannot_be_pickled(pool: VerifierPool) -> None:
