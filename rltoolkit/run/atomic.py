@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,43 @@ def replacing(path: Path) -> Iterator[Path]:
     _flush_to_disk(path.parent)
 
 
+@contextlib.contextmanager
+def replacing_folder(path: Path, *, is_main: bool = True) -> Iterator[Path]:
+    """Yield an empty folder beside `path`; when the block succeeds, put it in the place of `path`.
+
+    With several processes all of them enter, and the one with `is_main` makes the folder and moves it. An old folder
+    is moved aside first, so a kill between the two moves leaves none under this name, and never a mixture.
+    """
+    temporary = path.with_name(f".{path.name}{TEMPORARY_MARK}folder")
+    aside = path.with_name(f".{path.name}{TEMPORARY_MARK}old")
+    if not is_main:
+        yield temporary
+        return
+    for leftover in (temporary, aside):
+        shutil.rmtree(leftover, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        for file in temporary.rglob("*"):
+            _flush_to_disk(file)
+        if path.exists():
+            path.rename(aside)
+        temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(aside, ignore_errors=True)
+    _flush_to_disk(path.parent)
+
+
+def remove_temporary(folder: Path) -> None:
+    """Remove everything under `folder` that a killed process left half written."""
+    for leftover in [path for path in folder.rglob(".*") if is_temporary(path)]:
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path` as UTF-8, atomically."""
     with replacing(path) as temporary:
@@ -40,7 +78,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def is_temporary(path: Path) -> bool:
-    """Whether `path` is what `replacing` leaves behind when its process is killed."""
+    """Whether `path` is what `replacing` or `replacing_folder` leave behind when their process is killed."""
     return path.name.startswith(".") and TEMPORARY_MARK in path.name
 
 

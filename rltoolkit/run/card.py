@@ -19,7 +19,7 @@ METHODS = {
     "sft": "supervised fine-tuning on demonstrations; the loss counts the completions alone",
 }
 ACCURACIES = (("accuracy", "greedy"), ("sampled", "sampled at temperature 1"))
-INTERVAL_SUFFIXES = ("_low", "_high")
+TIMES = ("before", "after")
 PLOT_ORDER = (
     "accuracy",
     "rewards",
@@ -93,41 +93,55 @@ def _opening(recipe: Mapping[str, Any], folder: RunFolder) -> str:
 def _results(summary: Mapping[str, Any] | None) -> str:
     if summary is None:
         return "The run has not written its summary (`summary.json`): no result is known."
-    rows, missing = [], []
-    for key, label in ACCURACIES:
-        cells = [_accuracy(summary, f"{key}_{when}") for when in ("before", "after")]
-        if any(cells):
-            rows.append(f"| {label} | {cells[0] or 'not measured'} | {cells[1] or 'not measured'} |")
-        else:
-            missing.append(label)
+    by_task = summary.get("tasks") or {summary.get("task"): summary}
+    rows = [row for task, numbers in by_task.items() for row in _task_rows(task, numbers)]
     parts = []
     if rows:
-        parts.append("\n".join(["| accuracy, 95 % interval | before | after |", "|---|---|---|", *rows]))
-    if missing:
-        parts.append(f"Accuracy not measured: {', '.join(missing)}.")
+        parts.append(
+            "\n".join(["| task | measured, with 95 % interval | before | after |", "|---|---|---|---|", *rows])
+        )
+    unmeasured = [label for key, label in ACCURACIES if not any(_measured(n, key) for n in by_task.values())]
+    if unmeasured:
+        parts.append(f"Accuracy not measured: {', '.join(unmeasured)}.")
     others = [f"| {key} | {_shown(value)} |" for key, value in summary.items() if not _in_table(key)]
     if others:
         parts.append("\n".join(["| from `summary.json` | |", "|---|---|", *others]))
     return "\n\n".join(parts)
 
 
-def _accuracy(summary: Mapping[str, Any], key: str) -> str | None:
+def _task_rows(task: str | None, numbers: Mapping[str, Any]) -> list[str]:
+    rows = []
+    for key, label in ACCURACIES:
+        for suffix, what, show in (("", label, _accuracy), ("_attempts", f"attempts per response, {label}", _plain)):
+            cells = [show(numbers, f"{key}_{when}{suffix}") for when in TIMES]
+            if any(cells):
+                before, after = (cell or "not measured" for cell in cells)
+                rows.append(f"| {task or 'not named'} | {what} | {before} | {after} |")
+    return rows
+
+
+def _measured(numbers: Mapping[str, Any], key: str) -> bool:
+    return any(numbers.get(f"{key}_{when}") is not None for when in TIMES)
+
+
+def _accuracy(numbers: Mapping[str, Any], key: str) -> str | None:
     """Return "41.0 % (36.8 to 45.3)", or without the interval if the summary has none, or None."""
-    mean, (low, high) = summary.get(key), _interval(summary, key)
-    if not isinstance(mean, int | float):
+    mean = numbers.get(key)
+    if mean is None:
         return None
+    low, high = numbers.get(f"{key}_interval") or (None, None)
     interval = " (no interval)" if low is None or high is None else f" ({100 * low:.1f} to {100 * high:.1f})"
     return f"{100 * mean:.1f} %{interval}"
 
 
-def _interval(summary: Mapping[str, Any], key: str) -> tuple[float | None, float | None]:
-    return summary.get(f"{key}_low"), summary.get(f"{key}_high")
+def _plain(numbers: Mapping[str, Any], key: str) -> str | None:
+    value = numbers.get(key)
+    return None if value is None else f"{value:.2f}"
 
 
 def _in_table(key: str) -> bool:
-    for suffix in INTERVAL_SUFFIXES:
-        key = key.removesuffix(suffix)
-    return key in {f"{accuracy}_{when}" for accuracy, _ in ACCURACIES for when in ("before", "after")}
+    accuracies = tuple(f"{accuracy}_{when}" for accuracy, _ in ACCURACIES for when in TIMES)
+    return key == "tasks" or key.removesuffix("_interval").removesuffix("_attempts") in accuracies
 
 
 def _plots(plots_dir: Path) -> list[str]:

@@ -16,7 +16,7 @@ from typing import Any, TextIO
 import yaml
 
 from rltoolkit.errors import RunFolderError
-from rltoolkit.run.atomic import is_temporary, write_json, write_text
+from rltoolkit.run.atomic import is_temporary, remove_temporary, write_json, write_text
 from rltoolkit.run.checkpoints import last_checkpoint
 from rltoolkit.run.versions import changed_versions, collect_versions
 
@@ -180,8 +180,7 @@ class RunFolder:
         """Write what a start that died early may have left out, and record this start."""
         for directory in (self.samples_dir, self.plots_dir, self.path / "checkpoints"):
             directory.mkdir(exist_ok=True)
-        for leftover in filter(is_temporary, self.path.rglob(".*")):
-            leftover.unlink(missing_ok=True)
+        remove_temporary(self.path)
         if not self.recipe_path.exists():
             write_text(self.recipe_path, yaml.safe_dump(_plain(resolved), sort_keys=False, allow_unicode=True))
         now = collect_versions()

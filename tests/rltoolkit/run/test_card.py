@@ -33,13 +33,15 @@ def test_a_finished_run(run: RunFolder) -> None:
     run.finish("train", {})
     run.write_summary(
         {
+            "task": "countdown",
             "accuracy_before": 0.412,
-            "accuracy_before_low": 0.37,
-            "accuracy_before_high": 0.455,
+            "accuracy_before_interval": [0.37, 0.455],
+            "accuracy_before_attempts": 1.5,
             "accuracy_after": 0.6,
-            "accuracy_after_low": 0.55,
-            "accuracy_after_high": 0.65,
+            "accuracy_after_interval": [0.55, 0.65],
+            "accuracy_after_attempts": 2.25,
             "sampled_after": 0.5,
+            "sampled_after_interval": [None, None],
             "seconds": 301.25,
         }
     )
@@ -50,9 +52,12 @@ def test_a_finished_run(run: RunFolder) -> None:
 
     assert path == run.path / "README.md"
     card = path.read_text()
-    assert "| greedy | 41.2 % (37.0 to 45.5) | 60.0 % (55.0 to 65.0) |" in card
-    assert "| sampled at temperature 1 | not measured | 50.0 % (no interval) |" in card
+    assert "| countdown | greedy | 41.2 % (37.0 to 45.5) | 60.0 % (55.0 to 65.0) |" in card
+    assert "| countdown | sampled at temperature 1 | not measured | 50.0 % (no interval) |" in card
+    assert "| countdown | attempts per response, greedy | 1.50 | 2.25 |" in card
     assert "| seconds | 301.2 |" in card
+    assert "_interval" not in card
+    assert "not measured:" not in card
     assert re.findall(r"!\[.*\]\((.*)\)", card) == ["plots/accuracy.png", "plots/kl.png", "plots/extra.png"]
     assert 'from_pretrained("my-run/model")' in card
     assert "the first 500 rows" in card
@@ -78,6 +83,17 @@ def test_what_was_not_measured_is_said_and_not_invented(run: RunFolder) -> None:
     card = render_card(run)
     assert "Accuracy not measured: greedy, sampled at temperature 1." in card
     assert "%" not in card.split("## Limits")[0]
+
+
+def test_each_task_has_its_own_rows(run: RunFolder) -> None:
+    tasks = {"countdown": {"accuracy_after": 0.6}, "gsm8k": {"accuracy_after": 0.1, "sampled_after": 0.2}}
+    run.write_summary({"task": "countdown", "accuracy_after": 0.6, "tasks": tasks})
+    card = render_card(run)
+    assert "| countdown | greedy | not measured | 60.0 % (no interval) |" in card
+    assert "| gsm8k | greedy | not measured | 10.0 % (no interval) |" in card
+    assert "| gsm8k | sampled at temperature 1 | not measured | 20.0 % (no interval) |" in card
+    assert "| countdown | sampled" not in card
+    assert "Accuracy not measured" not in card
 
 
 @pytest.mark.parametrize("base", ["embedded:countdown", "./models/a", "/models/a"])

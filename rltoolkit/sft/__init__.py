@@ -1,0 +1,1 @@
+"""Supervised fine-tuning on demonstrations: a method of its own, and stage one of others."""
