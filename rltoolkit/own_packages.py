@@ -1,4 +1,4 @@
-"""Are the packages `eval` and `reward_models` that Python would import really ours?
+"""Are the packages `eval` and `reward_models` that Python would import really ours? A question asked first of all.
 
 Their names are plain words: a folder of the same name in the working directory hides them. Nothing of ours is
 imported here, so that the question can be asked first.

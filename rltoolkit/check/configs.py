@@ -4,10 +4,29 @@ from __future__ import annotations
 
 from typing import Any
 
-from rltoolkit.check.machine import Machine, gpu_reasons
+from rltoolkit.check.machine import Machine, gpu_reasons, machine_findings
 from rltoolkit.recipe.load import LoadedRecipe
+from rltoolkit.recipe.problems import RecipeError
 from rltoolkit.recipe.resolve import output_dir_of
 from rltoolkit.recipe.train_section import build_config
+
+
+def refuse_early(loaded: LoadedRecipe, machine: Machine | None = None) -> None:
+    """Raise RecipeError with everything about machine and trainers' settings that is wrong.
+
+    To be called before data or weights are touched. Imports TRL.
+    """
+    machine = machine if machine is not None else Machine.this()
+    problems = [loaded.problem(finding) for finding in machine_findings(loaded, machine)]
+    makers = [sft_config] if loaded.recipe.sft is not None else []
+    makers += [rlsp_config] if loaded.recipe.method == "rlsp" else []
+    for make in makers:
+        try:
+            make(loaded, machine)
+        except RecipeError as error:
+            problems += error.problems
+    if problems:
+        raise RecipeError(problems)
 
 
 def rlsp_config(loaded: LoadedRecipe, machine: Machine) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 from rltoolkit.recipe.accelerate_config import read_accelerate_config
 from rltoolkit.recipe.contradictions import Finding
 from rltoolkit.recipe.load import LoadedRecipe
-from rltoolkit.recipe.problems import RecipeError, RefusedError
+from rltoolkit.recipe.problems import RefusedError
 from rltoolkit.recipe.train_section import section_values, settings_section
 
 REMEDY = "start it where there is one, or set train.use_cpu=true and train.bf16=false and what else asks for it"
@@ -39,13 +39,6 @@ class Machine:
     def __str__(self) -> str:
         what = f"{self.gpus} GPU(s) of {self.memory_gib:.0f} GiB" if self.gpus else f"no GPU, {self.memory_gib:.0f} GiB"
         return f"{what}, vLLM {'installed' if self.vllm else 'not installed'}"
-
-
-def require_machine(loaded: LoadedRecipe, machine: Machine | None = None) -> None:
-    """Raise RecipeError if this machine cannot run the recipe; to be called before any weight is loaded."""
-    findings = list(machine_findings(loaded, machine if machine is not None else Machine.this()))
-    if findings:
-        raise RecipeError([loaded.problem(finding) for finding in findings])
 
 
 def machine_findings(loaded: LoadedRecipe, machine: Machine) -> Iterator[Finding]:

@@ -18,6 +18,7 @@ from rltoolkit.check.report import CheckReport, Say
 from rltoolkit.errors import RLToolkitError
 from rltoolkit.recipe.load import LoadedRecipe
 from rltoolkit.recipe.plugins import make_exploration, make_verifier
+from rltoolkit.recipe.problems import RecipeError
 from rltoolkit.recipe.resolve import output_dir_of, recipe_hash
 
 T = TypeVar("T")
@@ -60,6 +61,9 @@ class _Check:
             return look()
         except data.NotReachable as state:
             self.report.note(str(state))
+        except RecipeError as error:
+            for problem in error.problems:
+                self.report.problem(str(problem))
         except RLToolkitError as error:
             self.report.problem(str(error))
         return None

@@ -16,14 +16,22 @@ from rltoolkit.recipe.load import LoadedRecipe
 from rltoolkit.recipe.problems import RecipeError, RefusedError
 
 MODULE = "rltoolkit.train"
+ACCELERATE = "accelerate.commands.launch"
 
 
 def launch(loaded: LoadedRecipe, overrides: Sequence[str]) -> int:
-    """Run the recipe's training in processes of their own and return their exit code."""
+    """Run the recipe's training in processes of their own and return their exit code.
+
+    What accelerate would bury under the tracebacks of its workers is looked at here first.
+    """
     hidden = hidden_by_folder(Path.cwd())
     if hidden is not None:
         raise RLToolkitError(hidden)
     command = launch_command(loaded, overrides)
+    if ACCELERATE in command:
+        from rltoolkit.check.configs import refuse_early
+
+        refuse_early(loaded)
     environment = dict(os.environ)
     if loaded.recipe.launch.processes > 1:
         # accelerate and torchrun leave this to the user; without it every process takes all cores
@@ -41,7 +49,7 @@ def launch_command(loaded: LoadedRecipe, overrides: Sequence[str]) -> list[str]:
     job = ["-m", MODULE, str(loaded.path), *overrides]
     if section.processes == 1 and section.accelerate_config is None:
         return [sys.executable, *job]
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(section.processes)]
+    command = [sys.executable, "-m", ACCELERATE, "--num_processes", str(section.processes)]
     if section.accelerate_config is not None:
         command += ["--config_file", _config_path(loaded, section.accelerate_config)]
     else:

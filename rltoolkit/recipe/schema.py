@@ -351,6 +351,7 @@ class DistinctStepsOptions(Section):
     """Keyword arguments of reward_models.exploration.DistinctSteps."""
 
     target_steps: Annotated[int, Field(ge=1, description="distinct lines before the answer that earn the whole reward")]
+    pattern: Annotated[str | None, BeforeValidator(_regular_expression)] = None
 
 
 # Where a recipe names something of ours: section, the key that names it, and the options that each name

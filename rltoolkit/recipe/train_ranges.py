@@ -57,7 +57,6 @@ RANGES: dict[str, Range] = {
     "adam_beta2": BELOW_ONE,
     "adam_epsilon": POSITIVE,
     "max_grad_norm": NOT_NEGATIVE,
-    "warmup_ratio": FRACTION,
     "warmup_steps": NOT_NEGATIVE,
     "logging_steps": POSITIVE,
     "save_steps": POSITIVE,
