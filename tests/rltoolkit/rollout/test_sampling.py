@@ -37,6 +37,7 @@ def test_a_stream_depends_on_its_seed_alone_and_a_longer_one_begins_like_a_short
         SamplingParams(top_k=400),
         SamplingParams(top_p=0.8),
         SamplingParams(top_p=1e-9),
+        SamplingParams(top_p=1e-20),
         SamplingParams(min_p=0.1),
         SamplingParams(temperature=1.5, top_k=12, top_p=0.9, min_p=0.05),
     ],
