@@ -7,7 +7,7 @@ import gc
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,7 @@ def open_run(loaded: LoadedRecipe) -> Run:
     recipe = loaded.recipe
     state = PartialState(cpu=bool(recipe.train.get("use_cpu", False)))
     tokenizer = load_tokenizer(recipe.model.name_or_path)
-    tasks = tuple(load_task(name, limit=recipe.eval.questions, seed=0) for name in recipe.eval.tasks)
+    tasks = tuple(_task(name, recipe) for name in recipe.eval.tasks)
     with state.main_process_first():
         folder = RunFolder.open(
             output_dir_of(loaded), resolved_dict(recipe), recipe_hash(recipe), is_main=state.is_main_process
@@ -92,6 +92,13 @@ def open_run(loaded: LoadedRecipe) -> Run:
     run = Run(loaded, folder, metrics, tokenizer, tasks, Console())
     run.say(f"[bold]{recipe.method}[/bold]  {loaded.path} -> {folder.path}")
     return run
+
+
+def _task(name: str, recipe: Recipe) -> Task:
+    """A task, asked in the format that the policy is trained on."""
+    task = load_task(name, limit=recipe.eval.questions, seed=0)
+    data = recipe.data.train if recipe.data is not None else recipe.sft.data if recipe.sft is not None else None
+    return task if data is None else replace(task, prompt_format=data.format)
 
 
 def trainer_options(run: Run, phase: str) -> dict[str, Any]:

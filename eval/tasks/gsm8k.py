@@ -16,6 +16,9 @@ __all__ = ["load", "load_file"]
 DATA_VARIABLE = "RLTOOLKIT_DATA"
 """Environment variable with the folder that holds gsm8k/test.jsonl."""
 
+DEFAULT_FOLDER = "../shared/data"
+"""Where it is looked for when the variable is not set."""
+
 INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
 """The instruction of the Qwen2.5-Math evaluations, here after the question; the verifier needs the box."""
 
@@ -24,11 +27,12 @@ ANSWER_MARK = "####"
 
 def load(limit: int | None = None, seed: int = 0) -> Task:
     """Load the test split from the data folder; see `load_file`. Raises DataError if there is none."""
-    folder = os.environ.get(DATA_VARIABLE)
-    if folder is None:
+    folder = os.environ.get(DATA_VARIABLE, DEFAULT_FOLDER)
+    if not Path(folder).is_dir():
         raise DataError(
-            f"task gsm8k needs its data: the environment variable {DATA_VARIABLE} is not set; set it to a folder "
-            "with gsm8k/test.jsonl (rows with question and answer), or use eval.tasks.gsm8k.load_file(path)"
+            f"task gsm8k needs its data: the folder {folder} does not exist; set the environment variable "
+            f"{DATA_VARIABLE} to a folder with gsm8k/test.jsonl (rows with question and answer), or use "
+            "eval.tasks.gsm8k.load_file(path)"
         )
     return load_file(Path(folder) / "gsm8k" / "test.jsonl", limit=limit, seed=seed)
 

@@ -21,12 +21,12 @@ from typing import Literal
 
 Split = Literal["train", "test"]
 
-MAX_NUMBER = 9
+MAX_NUMBER = 10
 MAX_VALUE = 99  # no value on the way may be larger: the arithmetic stays within two digits
-TEST_SHARE = 0.3
-GLIMPSE = 3  # random attempts that a demonstration chooses each of its own from
-GIVE_UP = 0.3  # a demonstration gives up after a miss with this probability, and boxes its last attempt
-MAX_SHOWN = 4  # attempts in a demonstration at most
+TEST_SHARE = 0.25
+GLIMPSE = 4  # random attempts that a demonstration chooses each of its own from
+GIVE_UP = 0.4  # a demonstration gives up after a miss with this probability, and boxes its last attempt
+MAX_SHOWN = 8  # attempts in a demonstration at most
 ATTEMPT_PATTERN = r"^\S+=\d+,\S+=\d+\?\d+ (ok|no)$"
 
 

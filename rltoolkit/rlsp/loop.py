@@ -42,6 +42,7 @@ from rltoolkit.sft.stage import FILES_OF_THE_TRAINER
 __all__ = ["run_rlsp_recipe"]
 
 TRAIN_PHASE = "train"
+ANY_ANSWER = r"\boxed{0}"  # something to judge when only the reference is in question
 
 
 def run_rlsp_recipe(loaded: LoadedRecipe) -> Path:
@@ -100,14 +101,15 @@ def _pool(loaded: LoadedRecipe, verifier: Verifier) -> VerifierPool:
 def _check_references(run: Run, pool: VerifierPool, prompts: Dataset) -> None:
     """Ask the verifier whether it can read the references, before any weight is loaded."""
     references = list(prompts["answer"])
-    verdicts = pool.check_many([r"\boxed{0}"] * len(references), references)
-    bad = [index for index, verdict in enumerate(verdicts) if verdict.outcome is Outcome.BAD_REFERENCE]
+    distinct = list(dict.fromkeys(references))
+    verdicts = dict(zip(distinct, pool.check_many([ANY_ANSWER] * len(distinct), distinct), strict=True))
+    bad = [row for row, text in enumerate(references) if verdicts[text].outcome is Outcome.BAD_REFERENCE]
     if not bad:
         return
-    first = bad[0]
+    first = references[bad[0]]
     what = (
-        f"the verifier cannot read {len(bad)} of {len(references)} references, first in row {first + 1}: "
-        f"{references[first]!r} ({verdicts[first].detail})"
+        f"the verifier cannot read {len(bad)} of {len(references)} references, first in row {bad[0] + 1}: "
+        f"{first!r} ({verdicts[first].detail})"
     )
     if len(bad) == len(references):
         raise DataError(f"{what}; check data.train.reference and rewards.outcome.verifier")

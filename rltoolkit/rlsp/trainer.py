@@ -189,11 +189,18 @@ class RLSPTrainer(GRPOTrainer):
     # ---- rollout ------------------------------------------------------------------------------------------------
 
     def _generate_single_turn(
-        self, prompt_ids: list[list[int]], images: Any, multimodal_fields: Any, num_generations: int
+        self,
+        prompt_ids: list[list[int]],
+        images: Any,
+        multimodal_fields: Any,
+        num_generations: int,
+        has_tool_images: bool = False,
     ) -> Any:
         """Ask our rollout backend where there is one; TRL's three ways otherwise."""
         if self._rollout_backend is None:
-            return super()._generate_single_turn(prompt_ids, images, multimodal_fields, num_generations)
+            return super()._generate_single_turn(
+                prompt_ids, images, multimodal_fields, num_generations, has_tool_images
+            )
         sampling = SamplingParams(
             temperature=self.temperature,
             top_p=self.top_p,

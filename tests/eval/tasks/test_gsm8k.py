@@ -62,7 +62,8 @@ def test_a_row_that_cannot_be_read_is_named(tmp_path, line, message):
 
 def test_missing_data_says_where_it_belongs(tmp_path, monkeypatch):
     monkeypatch.delenv(DATA_VARIABLE, raising=False)
-    with pytest.raises(DataError, match=rf"{DATA_VARIABLE} is not set; set it to a folder with gsm8k/test\.jsonl"):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=rf"set the environment variable {DATA_VARIABLE} to a folder with gsm8k/test"):
         load_task("gsm8k")
     monkeypatch.setenv(DATA_VARIABLE, str(tmp_path))
     with pytest.raises(DataError, match=r"test\.jsonl does not exist"):

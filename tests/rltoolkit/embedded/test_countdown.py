@@ -66,10 +66,10 @@ def test_rows_repeat_with_the_seed_and_differ_without():
     first = countdown.countdown_rows("train", 50, seed=3)
     assert first == countdown.countdown_rows("train", 50, seed=3)
     assert first != countdown.countdown_rows("train", 50, seed=4)
-    assert first[0] == {
-        "prompt": "6,5,1>6\n",
-        "answer": "numbers=1,5,6;target=6",
-        "completion": "6-1=5,5-5=0 no\n6*1=6,6+5=11 no\n6*5=30,30-1=29 no\n\\boxed{(6*5)-1}",
+    assert first[0] == {  # the same bytes on every machine
+        "prompt": "3,6,4>42\n",
+        "answer": "numbers=3,4,6;target=42",
+        "completion": "6+4=10,10*3=30?42 no\n\\boxed{(6+4)*3}",
     }
 
 
@@ -80,7 +80,7 @@ def test_training_rows_go_on_beyond_the_number_of_problems():
     assert rows[0]["answer"] == rows[problems]["answer"]
 
 
-@pytest.mark.parametrize("text", ["3,5,2>16\n", "5+3=8,8*2=16 ok\n\\boxed{(5+3)*2}", "1-1=0,9*0=0 no\n"])
+@pytest.mark.parametrize("text", ["3,5,2>16\n", "5+3=8,8*2=16?16 ok\n\\boxed{(5+3)*2}", "1-1=0,9*0=0?8 no\n"])
 def test_tokenizer_is_exact(text):
     tokenizer = countdown_tokenizer()
     ids = tokenizer(text)["input_ids"]

@@ -1,0 +1,102 @@
+"""The private names of TRL and transformers that our trainers lean on, so that an upgrade fails here and loudly."""
+
+import dataclasses
+import inspect
+
+import pytest
+from transformers import Trainer, TrainerCallback
+from trl import GRPOConfig, GRPOTrainer
+from trl.trainer import utils
+from trl.trainer.utils import FusedCausalLMOutput, RepeatSampler, add_fused_lm_head
+
+PARAMETERS = {
+    (GRPOTrainer, "_calculate_rewards"): ["self", "inputs", "prompts", "completions", "completion_ids_list"],
+    (GRPOTrainer, "_generate_and_score_completions"): ["self", "inputs"],
+    (GRPOTrainer, "_generate_single_turn"): [
+        "self",
+        "prompt_ids",
+        "images",
+        "multimodal_fields",
+        "num_generations",
+        "has_tool_images",
+    ],  # fmt: skip
+    (GRPOTrainer, "_compute_loss"): ["self", "model", "inputs"],
+    (GRPOTrainer, "_get_train_sampler"): ["self", "dataset"],
+    (GRPOTrainer, "_prepare_inputs"): ["self", "generation_batch"],
+    (GRPOTrainer, "log"): ["self", "logs", "start_time"],
+    (Trainer, "_save"): ["self", "output_dir", "state_dict"],
+    (Trainer, "_load_from_checkpoint"): ["self", "resume_from_checkpoint", "model"],
+    (Trainer, "create_optimizer"): ["self", "model"],
+}
+
+
+@pytest.mark.parametrize(("owner", "name"), PARAMETERS)
+def test_overridden_methods_keep_their_parameters(owner, name):
+    assert list(inspect.signature(getattr(owner, name)).parameters) == PARAMETERS[owner, name]
+
+
+def test_log_probs_are_asked_for_by_position():
+    parameters = list(inspect.signature(GRPOTrainer._get_per_token_logps_and_entropies).parameters)
+    assert parameters[:6] == ["self", "model", "input_ids", "attention_mask", "logits_to_keep", "batch_size"]
+
+
+def test_sampler_parameters_and_state():
+    assert {"data_source", "mini_repeat_count", "batch_size", "repeat_count", "shuffle", "seed"} <= set(
+        inspect.signature(RepeatSampler).parameters
+    )
+    sampler = RepeatSampler(list("abc"), mini_repeat_count=1, seed=3)
+    assert sampler.generator.initial_seed() == 3
+
+
+def test_fused_head():
+    assert {"model", "temperature", "outputs"} <= set(inspect.signature(add_fused_lm_head).parameters)
+    assert {"log_probs", "entropy"} <= {field.name for field in dataclasses.fields(FusedCausalLMOutput)}
+
+
+def test_the_rollout_is_a_dict_with_these_keys():
+    source = inspect.getsource(GRPOTrainer._generate_and_score_completions)
+    for key in ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask", "advantages", "num_items_in_batch"):
+        assert f'"{key}": ' in source
+    for key in (
+        "old_per_token_logps",
+        "importance_sampling_ratio",
+        "sampling_per_token_logps",
+        "ref_per_token_logps",
+        "tool_mask",
+    ):
+        assert f'output["{key}"]' in source
+    assert "self._calculate_rewards(inputs, prompts, completions, completion_ids_list)" in source
+    assert "if self.beta != 0.0:" in source  # what makes TRL compute the reference's log-probs
+
+
+def test_buffers_are_shuffled_and_split_by_row():
+    source = inspect.getsource(GRPOTrainer._prepare_inputs)
+    assert "self.args.steps_per_generation * self.num_iterations" in source
+    assert "shuffle_sequence_dict" in source
+    assert hasattr(utils, "shuffle_sequence_dict")
+    assert hasattr(utils, "split_tensor_dict")
+
+
+def test_attributes_set_by_the_constructor():
+    source = inspect.getsource(GRPOTrainer.__init__)
+    for name in (
+        "self.beta", "self.ref_model", "self.temperature", "self.epsilon_low", "self.epsilon_high", "self.shuffle_dataset",
+        "self._metrics", "self.eos_token_ids", "self._tokenizer", "self.max_completion_length", "self.num_generations",
+    ):  # fmt: skip
+        assert f"{name} = " in source or f"{name}, " in source, name
+
+
+def test_the_group_check_is_the_last_but_one_of_the_config():
+    """RLSPConfig lets one response per prompt through by standing in a larger group during the check."""
+    source = inspect.getsource(GRPOConfig.__post_init__)
+    assert source.count("self.num_generations") == 6
+    with pytest.raises(ValueError, match="at least 2 generations"):
+        GRPOConfig("out", num_generations=1, use_cpu=True, bf16=False)
+
+
+def test_events_of_the_training_loop():
+    for event in ("on_epoch_begin", "on_pre_optimizer_step", "on_step_end"):
+        assert hasattr(TrainerCallback, event)
+    loop = inspect.getsource(Trainer._run_epoch)
+    assert loop.index("on_pre_optimizer_step") < loop.index("self.optimizer.step()")
+    assert loop.index("_clip_grad_norm") < loop.index("on_pre_optimizer_step")

@@ -1,0 +1,56 @@
+"""Run by torchrun from test_two_processes.py: a few updates of RLSP, and what each process ended with."""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from rltoolkit.embedded.countdown import countdown_rows
+from rltoolkit.embedded.models import countdown_tokenizer
+from rltoolkit.rlsp import RLSPConfig, RLSPTrainer
+
+
+def lengths_reward(completions, completion_ids, **_):
+    return [1.0 - len(ids) / 8 for ids in completion_ids]
+
+
+def digest(parameters):
+    return [float(p.detach().double().sum()) for p in parameters]
+
+
+def main(folder: Path, warmup: int) -> None:
+    tokenizer = countdown_tokenizer()
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=2, max_position_embeddings=64, bos_token_id=1, eos_token_id=2, pad_token_id=0,
+    )  # fmt: skip
+    policy = LlamaForCausalLM(config)
+    start = digest(policy.parameters())
+    rows = [{"prompt": row["prompt"], "answer": row["answer"]} for row in countdown_rows("train", 40)]
+    args = RLSPConfig(
+        str(folder / "out"), per_device_train_batch_size=4, steps_per_generation=2, max_completion_length=8, max_steps=4,
+        learning_rate=1e-3, critic_learning_rate=1e-2, critic_warmup_rollouts=warmup, weight_decay=0.1, use_cpu=True,
+        bf16=False, gradient_checkpointing=False, logging_steps=1, report_to=[], save_strategy="no", disable_tqdm=True,
+    )  # fmt: skip
+    trainer = RLSPTrainer(policy, lengths_reward, None, args, Dataset.from_list(rows), processing_class=tokenizer)
+    trainer.train()
+    rank = trainer.accelerator.process_index
+    named = dict(trainer.accelerator.unwrap_model(trainer.model).named_parameters())
+    report = {
+        "processes": trainer.accelerator.num_processes,
+        "kind": trainer.accelerator.distributed_type.name,
+        "start": start,
+        "policy": digest(p for name, p in named.items() if "critic." not in name),
+        "critic": digest(p for name, p in named.items() if "critic." in name),
+        "rollout": args.generation_batch_size,
+        "losses": [entry["policy/loss"] for entry in trainer.state.log_history if "policy/loss" in entry],
+    }
+    (folder / f"rank{rank}.json").write_text(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))
