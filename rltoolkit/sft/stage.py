@@ -25,7 +25,7 @@ from trl import SFTConfig, SFTTrainer
 
 from rltoolkit.errors import DataError
 from rltoolkit.run.atomic import replacing_folder
-from rltoolkit.run.checkpoints import STATE_FILE, last_checkpoint
+from rltoolkit.run.checkpoints import STATE_FILE, allow_indexed_cpu, last_checkpoint
 
 COLUMNS = ["input_ids", "labels"]
 FILES_OF_THE_TRAINER = ("training_args.bin", "README.md")  # no part of a model; the first is a pickle
@@ -94,6 +94,7 @@ def _train(trainer: SFTTrainer, checkpoint: Path | None) -> None:
     if checkpoint is None:
         trainer.train()
         return
+    allow_indexed_cpu()
     if _was_last(checkpoint):
         trainer.add_callback(_LoadOnly())
     try:
