@@ -15,8 +15,6 @@ from typing import Any
 
 STATE_FILE = "trainer_state.json"
 _NAME = re.compile(r"checkpoint-(\d+)")
-_INDEXED_CPU = re.compile(r"cpu:\d+")
-_LAST = 1000  # torch asks packages in this order, its own are below 50
 _RANK_STATE = re.compile(r"rng_state_(\d+)\.pth")
 
 
@@ -34,20 +32,6 @@ def checkpoint_step(checkpoint: Path) -> int:
     if match is None:
         raise ValueError(f"{checkpoint} is not named checkpoint-N")
     return int(match[1])
-
-
-def allow_indexed_cpu() -> None:
-    """Let `torch.load` read a checkpoint onto "cpu:0"; call it before a Trainer resumes.
-
-    With several processes on CPUs accelerate names the device "cpu:<rank>" and the Trainer of transformers 5.17 loads
-    the optimizer onto that, which torch 2.13 does not know: resuming would fail. On other devices nothing changes.
-    """
-    import torch
-
-    def restore(storage: Any, location: str) -> Any:
-        return storage if _INDEXED_CPU.fullmatch(location) else None
-
-    torch.serialization.register_package(_LAST, lambda _storage: None, restore)
 
 
 def is_complete(checkpoint: Path) -> bool:

@@ -4,12 +4,10 @@ The trainer gets `input_ids` and `labels` ready made (see `rltoolkit.data.demons
 are those that sampling starts from, the prompt carries no loss, and the end-of-sequence token does.
 """
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from datasets import Dataset
 from peft import PeftConfig, PeftModel
@@ -17,15 +15,13 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
     TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
 )
 from trl import SFTConfig, SFTTrainer
 
 from rltoolkit.errors import DataError
 from rltoolkit.run.atomic import replacing_folder
-from rltoolkit.run.checkpoints import STATE_FILE, allow_indexed_cpu, last_checkpoint
+from rltoolkit.run.checkpoints import last_checkpoint
+from rltoolkit.run.resume import train_or_resume
 
 COLUMNS = ["input_ids", "labels"]
 FILES_OF_THE_TRAINER = ("training_args.bin", "README.md")  # no part of a model; the first is a pickle
@@ -73,7 +69,7 @@ def run_sft(
         callbacks=list(callbacks),
     )
     checkpoint = last_checkpoint(Path(config.output_dir))
-    _train(trainer, checkpoint)
+    train_or_resume(trainer, checkpoint)
     trained = _save(trainer, tokenizer, model_dir)
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     return SftResult(
@@ -83,41 +79,6 @@ def run_sft(
         seconds=time.monotonic() - started,
         resumed_from=checkpoint,
     )
-
-
-def _train(trainer: SFTTrainer, checkpoint: Path | None) -> None:
-    """Train to the end; a checkpoint that was written at the end is only loaded.
-
-    The Trainer of transformers 5.17 would take one step too many from such a checkpoint, since it looks whether it
-    is done only after a step.
-    """
-    if checkpoint is None:
-        trainer.train()
-        return
-    allow_indexed_cpu()
-    if _was_last(checkpoint):
-        trainer.add_callback(_LoadOnly())
-    try:
-        trainer.train(resume_from_checkpoint=str(checkpoint))
-    except _LoadedError:
-        return
-
-
-def _was_last(checkpoint: Path) -> bool:
-    state = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
-    control = state["stateful_callbacks"].get("TrainerControl", {}).get("args", {})
-    return state["global_step"] >= state["max_steps"] or bool(control.get("should_training_stop"))
-
-
-class _LoadedError(Exception):
-    """Raised to leave `Trainer.train` when it has loaded a checkpoint and not begun to train."""
-
-
-class _LoadOnly(TrainerCallback):  # type: ignore[misc]  # transformers is untyped here
-    def on_train_begin(
-        self, _args: TrainingArguments, _state: TrainerState, _control: TrainerControl, **_kwargs: Any
-    ) -> None:
-        raise _LoadedError
 
 
 def _save(trainer: SFTTrainer, tokenizer: PreTrainedTokenizerBase, model_dir: Path) -> PreTrainedModel | PeftModel:

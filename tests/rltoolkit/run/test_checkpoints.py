@@ -9,7 +9,7 @@ import torch
 from datasets import Dataset
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments
 
-from rltoolkit.run.checkpoints import allow_indexed_cpu, checkpoint_step, is_complete, last_checkpoint
+from rltoolkit.run.checkpoints import checkpoint_step, is_complete, last_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -104,12 +104,3 @@ def test_no_folder_and_no_checkpoint_mean_none(tmp_path: Path) -> None:
 def test_another_name_has_no_step() -> None:
     with pytest.raises(ValueError, match="not named checkpoint-N"):
         checkpoint_step(Path("model"))
-
-
-def test_a_checkpoint_loads_onto_the_device_of_a_rank_without_a_gpu(tmp_path: Path) -> None:
-    torch.save({"step": torch.arange(3)}, tmp_path / "optimizer.pt")
-    allow_indexed_cpu()
-    state = torch.load(tmp_path / "optimizer.pt", map_location=torch.device("cpu", 1), weights_only=True)
-    assert state["step"].tolist() == [0, 1, 2]
-    with pytest.raises(RuntimeError, match="restore data location"):
-        torch.load(tmp_path / "optimizer.pt", map_location="nowhere:1", weights_only=True)
