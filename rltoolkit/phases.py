@@ -4,7 +4,6 @@ A phase that is done is skipped when the same recipe is started again, so a run 
 """
 
 import gc
-import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -48,8 +47,6 @@ __all__ = [
     "trainer_options",
 ]
 
-logger = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True)
 class Run:
@@ -75,7 +72,7 @@ class Run:
     def say(self, text: str) -> None:
         """Tell the user, once."""
         if self.state.is_main_process:
-            self.console.print(text, highlight=False)
+            self.console.print(text, highlight=False, soft_wrap=True)
 
 
 def open_run(loaded: LoadedRecipe) -> Run:
@@ -106,7 +103,6 @@ def trainer_options(run: Run, phase: str) -> dict[str, Any]:
     return {
         "output_dir": str(run.folder.checkpoints_dir(phase)),
         "seed": run.recipe.seed,
-        "model_init_kwargs": model_options(run.recipe),
     }
 
 

@@ -40,10 +40,16 @@ def prepare_environment() -> None:
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # Bars for reading and writing a file of a second; those of the phases stay.
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
 def train(loaded: LoadedRecipe) -> Path:
     """Run the recipe's method and return the run folder; see the method's own loop for the errors."""
+    from rltoolkit.check.configs import refuse_early
+
+    refuse_early(loaded)
     if loaded.recipe.method == "sft":
         from rltoolkit.phases import run_sft_recipe
 

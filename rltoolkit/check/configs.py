@@ -31,17 +31,10 @@ def refuse_early(loaded: LoadedRecipe, machine: Machine | None = None) -> None:
 
 def rlsp_config(loaded: LoadedRecipe, machine: Machine) -> Any:
     """The RLSPConfig of `train:`; raises RecipeError with all problems of the section."""
-    from rltoolkit.rlsp.config import RLSPConfig
+    from rltoolkit.rlsp.config import RLSPConfig, sampling_options
 
-    rollout = loaded.recipe.rollout
-    options = {
-        "temperature": rollout.temperature,
-        "top_p": rollout.top_p,
-        "top_k": rollout.top_k,
-        "min_p": rollout.min_p,
-        "max_completion_length": rollout.max_new_tokens,
-    }
-    return build_config(loaded, RLSPConfig, section="train", fixed=options | _fixed(loaded, machine))
+    fixed = sampling_options(loaded.recipe.rollout) | _fixed(loaded, machine)
+    return build_config(loaded, RLSPConfig, section="train", fixed=fixed)
 
 
 def sft_config(loaded: LoadedRecipe, machine: Machine) -> Any:

@@ -3,7 +3,7 @@ r"""Countdown: combine three given numbers with + - * to reach a target.
 A prompt is `3,5,2>16` and a new line. A response tries one expression per line, each with its own check mark, and
 ends with the chosen expression in a box:
 
-    5+2=7,7*3=21?16 no
+    5+2=7,7+3=10?16 no
     5+3=8,8*2=16?16 ok
     \boxed{(5+3)*2}
 
@@ -12,6 +12,7 @@ problems share no set of numbers with those of training: a hash of the numbers, 
 a split by problem a small policy learns which targets of a set are the training ones, and avoids the others.)
 """
 
+import functools
 import hashlib
 import itertools
 import random
@@ -24,8 +25,8 @@ Split = Literal["train", "test"]
 MAX_NUMBER = 10
 MAX_VALUE = 99  # no value on the way may be larger: the arithmetic stays within two digits
 TEST_SHARE = 0.25
-GLIMPSE = 4  # random attempts that a demonstration chooses each of its own from
-GIVE_UP = 0.4  # a demonstration gives up after a miss with this probability, and boxes its last attempt
+GLIMPSE = 8  # random attempts that a demonstration chooses its first one from
+GIVE_UP = 0.5  # a demonstration gives up after a miss with this probability, and boxes its last attempt
 MAX_SHOWN = 8  # attempts in a demonstration at most
 ATTEMPT_PATTERN = r"^\S+=\d+,\S+=\d+\?\d+ (ok|no)$"
 
@@ -51,20 +52,28 @@ class Problem:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One way to combine the three numbers: its two steps, the value, and the same as one expression."""
+    """One way to combine the three numbers: its two steps, the same as one expression, and the value."""
 
     steps: str
     expression: str
     value: int
 
     def line(self, target: int) -> str:
-        """The attempt as a line of a response, with its check mark."""
+        """The attempt as a line of a response, with its check mark.
+
+        Value and target have two digits each: what is compared stands at the same distance in every line.
+        """
         mark = "ok" if self.value == target else "no"
-        return f"{self.steps}?{target} {mark}\n"
+        return f"{self.steps}?{target:02d} {mark}\n"
 
 
-def attempts(numbers: tuple[int, int, int]) -> list[Attempt]:
-    """Every distinct way to combine the numbers without leaving 0..MAX_VALUE, in a fixed order."""
+@functools.cache
+def attempts(numbers: tuple[int, int, int]) -> tuple[Attempt, ...]:
+    """Every distinct way to combine the numbers without leaving 0..MAX_VALUE.
+
+    The order is that of a systematic search: which number is left for the second step (the first one first), then the
+    first operation, then the second.
+    """
     found: dict[str, Attempt] = {}
     for index in range(3):
         rest = numbers[:index] + numbers[index + 1 :]
@@ -72,7 +81,7 @@ def attempts(numbers: tuple[int, int, int]) -> list[Attempt]:
             attempt = _combine(rest[0], rest[1], numbers[index], inner_op, outer_op)
             if attempt is not None:
                 found.setdefault(attempt.expression, attempt)
-    return list(found.values())
+    return tuple(found.values())
 
 
 def problems(split: Split) -> list[Problem]:
@@ -80,29 +89,32 @@ def problems(split: Split) -> list[Problem]:
     return [problem for problem in _all_problems() if problem.split == split]
 
 
-def prompt_text(problem: Problem, rng: random.Random) -> str:
-    """The prompt, with the numbers in a random order."""
-    numbers = list(problem.numbers)
-    rng.shuffle(numbers)
-    return f"{','.join(map(str, numbers))}>{problem.target}\n"
+def shuffled(problem: Problem, rng: random.Random) -> tuple[int, int, int]:
+    """The numbers in a random order, as a prompt shows them."""
+    a, b, c = rng.sample(problem.numbers, 3)
+    return a, b, c
 
 
-def demonstration(problem: Problem, rng: random.Random) -> str:
-    """A response of a modest searcher: distinct attempts until a hit, or until it gives up.
+def prompt_text(numbers: tuple[int, int, int], target: int) -> str:
+    """The prompt, with the numbers in the order given."""
+    return f"{','.join(map(str, numbers))}>{target:02d}\n"
 
-    Each attempt is the nearest to the target among a few random ones, so that trying pays and hits are common enough
-    for the check mark to be learned.
+
+def demonstration(numbers: tuple[int, int, int], target: int, rng: random.Random) -> str:
+    """A response of a searcher that goes through the attempts in order, and often gives up before a hit.
+
+    It starts at the most promising of a few random ones, so that hits are common enough for the check mark to be
+    learned, and goes on with the next in the order of `attempts`, so that nothing is tried twice.
     """
+    options = attempts(numbers)
+    glimpsed = rng.sample(range(len(options)), min(GLIMPSE, len(options)))
+    start = min(glimpsed, key=lambda index: abs(options[index].value - target))
     shown: list[Attempt] = []
-    options = attempts(problem.numbers)
-    while options:
-        glimpsed = rng.sample(options, min(GLIMPSE, len(options)))
-        attempt = min(glimpsed, key=lambda option: abs(option.value - problem.target))
-        options.remove(attempt)
+    for attempt in (options[start:] + options[:start])[:MAX_SHOWN]:
         shown.append(attempt)
-        if attempt.value == problem.target or len(shown) == MAX_SHOWN or rng.random() < GIVE_UP:
+        if attempt.value == target or rng.random() < GIVE_UP:
             break
-    lines = "".join(attempt.line(problem.target) for attempt in shown)
+    lines = "".join(attempt.line(target) for attempt in shown)
     return f"{lines}\\boxed{{{shown[-1].expression}}}"
 
 
@@ -122,9 +134,10 @@ def countdown_rows(split: Split, limit: int | None = None, seed: int = 0) -> lis
 
 
 def _row(problem: Problem, split: Split, rng: random.Random) -> dict[str, str]:
-    row = {"prompt": prompt_text(problem, rng), "answer": problem.reference}
+    numbers = shuffled(problem, rng)
+    row = {"prompt": prompt_text(numbers, problem.target), "answer": problem.reference}
     if split == "train":
-        row["completion"] = demonstration(problem, rng)
+        row["completion"] = demonstration(numbers, problem.target, rng)
     return row
 
 
@@ -143,7 +156,8 @@ def _combine(a: int, b: int, c: int, inner_op: str, outer_op: str) -> Attempt | 
     bracketed = f"({inner.left}{inner_op}{inner.right})"
     swapped = outer.left != inner.value  # the larger operand stands first
     expression = f"{c}{outer_op}{bracketed}" if swapped else f"{bracketed}{outer_op}{c}"
-    return Attempt(f"{inner},{outer}", expression, outer.value)
+    steps = f"{inner},{outer.left}{outer.op}{outer.right}={outer.value:02d}"
+    return Attempt(steps, expression, outer.value)
 
 
 @dataclass(frozen=True)

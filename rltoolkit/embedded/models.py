@@ -1,4 +1,4 @@
-"""The embedded tokenizer and model: Llama-style, a third of a million parameters, made here and nowhere downloaded."""
+"""The embedded tokenizer and model: Llama-style, 0.2 million parameters, made here and nowhere downloaded."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,16 +31,16 @@ def countdown_tokenizer() -> "PreTrainedTokenizerFast":
 
 
 def countdown_model(seed: int, tokenizer: "PreTrainedTokenizerFast", **shape: Any) -> "LlamaForCausalLM":
-    """A freshly initialised Llama of about 0.36 million parameters; `shape` overrides fields of its config."""
+    """A freshly initialised Llama of about 0.2 million parameters; `shape` overrides fields of its config."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     sizes: dict[str, Any] = {
-        "hidden_size": 96,
-        "intermediate_size": 288,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 3,
-        "num_key_value_heads": 3,
+        "hidden_size": 64,
+        "intermediate_size": 192,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
         "max_position_embeddings": 256,
         "tie_word_embeddings": False,
     }

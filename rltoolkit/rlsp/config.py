@@ -2,10 +2,13 @@
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 from trl import GRPOConfig
 
-__all__ = ["RLSPConfig"]
+from rltoolkit.recipe.schema import RolloutSection
+
+__all__ = ["RLSPConfig", "sampling_options"]
 
 
 @dataclass
@@ -80,6 +83,17 @@ class RLSPConfig(GRPOConfig):
     def rollouts_begun(self, global_step: int) -> int:
         """How many rollouts lie fully behind after `global_step` optimiser steps."""
         return int(global_step * self.gradient_accumulation_steps // self.micro_steps_per_rollout)
+
+
+def sampling_options(rollout: RolloutSection) -> dict[str, Any]:
+    """The options of RLSPConfig that a recipe keeps in its `rollout` section."""
+    return {
+        "temperature": rollout.temperature,
+        "top_p": rollout.top_p,
+        "top_k": rollout.top_k,
+        "min_p": rollout.min_p,
+        "max_completion_length": rollout.max_new_tokens,
+    }
 
 
 def _stand_in_group(config: RLSPConfig) -> int:

@@ -31,17 +31,18 @@ from rltoolkit.recipe import LoadedRecipe, RecipeError
 from rltoolkit.recipe.contradictions import Finding
 from rltoolkit.recipe.plugins import make_exploration, make_verifier
 from rltoolkit.recipe.train_section import build_config
-from rltoolkit.rlsp.config import RLSPConfig
+from rltoolkit.rlsp.config import RLSPConfig, sampling_options
 from rltoolkit.rlsp.trainer import RLSPTrainer
 from rltoolkit.rollout.transformers_backend import TransformersBackend, end_token_ids
 from rltoolkit.run.atomic import replacing_folder
-from rltoolkit.run.callback import MetricsCallback
+from rltoolkit.run.callback import MetricsCallback, show_progress
 from rltoolkit.run.samples import SampleRow, write_samples
 from rltoolkit.sft.stage import FILES_OF_THE_TRAINER
 
 __all__ = ["run_rlsp_recipe"]
 
 TRAIN_PHASE = "train"
+SHOWN = ("reward/outcome", "reward/exploration", "completions/mean_length", "value/explained_variance", "entropy")
 ANY_ANSWER = r"\boxed{0}"  # something to judge when only the reference is in question
 
 
@@ -70,15 +71,7 @@ def run_rlsp_recipe(loaded: LoadedRecipe) -> Path:
 
 def _config(run: Run) -> RLSPConfig:
     rollout = run.recipe.rollout
-    fixed = {
-        **trainer_options(run, TRAIN_PHASE),
-        "temperature": rollout.temperature,
-        "top_p": rollout.top_p,
-        "top_k": rollout.top_k,
-        "min_p": rollout.min_p,
-        "max_completion_length": rollout.max_new_tokens,
-        "use_vllm": rollout.backend == "vllm",
-    }
+    fixed = {**trainer_options(run, TRAIN_PHASE), **sampling_options(rollout), "use_vllm": rollout.backend == "vllm"}
     config: RLSPConfig = build_config(run.loaded, RLSPConfig, fixed=fixed)
     return config
 
@@ -135,6 +128,7 @@ def _train_phase(
         rollout_backend=_backend(run, policy, config),
         sample_sink=lambda step, rank, rows: _keep_samples(run, step, rank, rows),
     )
+    show_progress(trainer, TRAIN_PHASE, SHOWN)
     checkpoint = run.folder.last_checkpoint(TRAIN_PHASE)
     run.say(f"train: {len(prompts)} prompts, {config.generation_batch_size} responses per rollout")
     started = time.monotonic()

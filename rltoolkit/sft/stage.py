@@ -20,10 +20,12 @@ from trl import SFTConfig, SFTTrainer
 
 from rltoolkit.errors import DataError
 from rltoolkit.run.atomic import replacing_folder
+from rltoolkit.run.callback import show_progress
 from rltoolkit.run.checkpoints import last_checkpoint
 from rltoolkit.run.resume import train_or_resume
 
 COLUMNS = ["input_ids", "labels"]
+SHOWN = ("loss", "mean_token_accuracy")  # of the numbers that are logged, those on the progress bar
 FILES_OF_THE_TRAINER = ("training_args.bin", "README.md")  # no part of a model; the first is a pickle
 
 
@@ -68,6 +70,7 @@ def run_sft(
         peft_config=peft_config,
         callbacks=list(callbacks),
     )
+    show_progress(trainer, "sft", SHOWN)
     checkpoint = last_checkpoint(Path(config.output_dir))
     train_or_resume(trainer, checkpoint)
     trained = _save(trainer, tokenizer, model_dir)
