@@ -23,7 +23,8 @@ from eval.tasks import Task, load_task
 from rltoolkit.data.demonstrations import build_demonstrations
 from rltoolkit.data.load import load_rows
 from rltoolkit.data.tokenizer import load_tokenizer
-from rltoolkit.recipe import LoadedRecipe, Recipe, output_dir_of, recipe_hash, resolved_dict
+from rltoolkit.recipe import LoadedRecipe, Recipe, RecipeError, output_dir_of, recipe_hash, resolved_dict
+from rltoolkit.recipe.contradictions import Finding
 from rltoolkit.recipe.paths import is_embedded
 from rltoolkit.recipe.train_section import build_config
 from rltoolkit.rollout.transformers_backend import TransformersBackend, end_token_ids
@@ -33,6 +34,7 @@ from rltoolkit.run.folder import RunFolder
 from rltoolkit.run.metrics import MetricsWriter, read_metrics
 from rltoolkit.run.plots import write_plots
 from rltoolkit.sft.stage import run_sft
+from rltoolkit.sft.stop import StopAtAccuracy
 from rltoolkit.types import SamplingParams
 
 __all__ = [
@@ -46,6 +48,10 @@ __all__ = [
     "sft_phase",
     "trainer_options",
 ]
+
+
+GREEDY, SAMPLED = "accuracy", "sampled"  # as the metrics and summary.json call them
+MEASURE_EVERY = 100  # steps between two measurements for sft.until_accuracy, where eval.every_steps says nothing
 
 
 @dataclass(frozen=True)
@@ -166,7 +172,7 @@ def sft_phase(run: Run, model: str, folder: Path) -> str:
         demonstrations,
         config,
         model_dir=folder,
-        callbacks=[MetricsCallback(run.metrics, "sft")],
+        callbacks=[MetricsCallback(run.metrics, "sft"), *_stop_at_accuracy(run)],
         peft_config=lora_config(run.recipe),
     )
     result = {"model": str(folder.relative_to(run.folder.path)), "steps": trained.steps, "seconds": trained.seconds}
@@ -175,6 +181,21 @@ def sft_phase(run: Run, model: str, folder: Path) -> str:
     del trained
     free_memory()
     return str(folder)
+
+
+def _stop_at_accuracy(run: Run) -> list[TrainerCallback]:
+    """For `sft.until_accuracy`: greedy accuracy on the first task, measured every `eval.every_steps` steps."""
+    section = run.recipe.sft
+    if section is None or section.until_accuracy is None:
+        return []
+    if not run.tasks:
+        finding = Finding("sft.until_accuracy", "nothing is measured", remedy="name a task in eval.tasks")
+        raise RecipeError([run.loaded.problem(finding)])
+
+    def measure(policy: PreTrainedModel) -> float:
+        return _evaluate(run, _backend(run, policy), run.tasks[0], GREEDY, None).estimate.mean
+
+    return [StopAtAccuracy(measure, section.until_accuracy, run.recipe.eval.every_steps or MEASURE_EVERY)]
 
 
 def run_sft_recipe(loaded: LoadedRecipe) -> Path:
@@ -216,30 +237,27 @@ def evaluate_tasks(
     run: Run, policy: PreTrainedModel, *, step: int, samples_prefix: str | None = None
 ) -> dict[str, dict[str, Any]]:
     """Greedy and sampled accuracy of every task, written to the metrics; results by task name."""
-    backend = TransformersBackend(
-        policy, eos_token_ids=end_token_ids(policy, run.tokenizer), pad_token_id=run.tokenizer.pad_token_id
-    )
+    backend = _backend(run, policy)
     results: dict[str, dict[str, Any]] = {}
     for task in run.tasks:
         numbers: dict[str, Any] = {}
-        for key, temperature, n in (("accuracy", 0.0, 1), ("sampled", 1.0, run.recipe.eval.samples)):
-            result = _evaluate_with_progress(run, backend, task, key, temperature, n, samples_prefix)
-            numbers[key] = result
+        for key in (GREEDY, SAMPLED):
+            numbers[key] = _evaluate(run, backend, task, key, samples_prefix)
         results[task.name] = {key: result.to_dict() for key, result in numbers.items()}
         run.metrics.write("evaluate", step, {"task": task.name} | _flat(numbers))
         run.say(_sentence(task.name, step, numbers))
     return results
 
 
-def _evaluate_with_progress(
-    run: Run,
-    backend: TransformersBackend,
-    task: Task,
-    key: str,
-    temperature: float,
-    n: int,
-    samples_prefix: str | None,
-) -> TaskResult:
+def _backend(run: Run, policy: PreTrainedModel) -> TransformersBackend:
+    return TransformersBackend(
+        policy, eos_token_ids=end_token_ids(policy, run.tokenizer), pad_token_id=run.tokenizer.pad_token_id
+    )
+
+
+def _evaluate(run: Run, backend: TransformersBackend, task: Task, key: str, samples_prefix: str | None) -> TaskResult:
+    """One task, greedy or sampled at temperature 1, with a progress bar on a terminal."""
+    temperature, n = (0.0, 1) if key == GREEDY else (1.0, run.recipe.eval.samples)
     limit = run.recipe.eval.max_new_tokens or run.recipe.rollout.max_new_tokens
     path = None if samples_prefix is None else run.folder.path / "eval" / f"{samples_prefix}.{task.name}.{key}.jsonl"
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -331,7 +349,7 @@ def _summary(run: Run, seconds: float) -> dict[str, Any]:
 
 def _closing_lines(run: Run, summary: dict[str, Any]) -> Sequence[str]:
     lines = ["", f"[bold]Done[/bold] in {summary['seconds']:.0f} s. {run.folder.path}:"]
-    for key, label in (("accuracy", "greedy"), ("sampled", "sampled at temperature 1")):
+    for key, label in ((GREEDY, "greedy"), (SAMPLED, "sampled at temperature 1")):
         if f"{key}_before" in summary and f"{key}_after" in summary:
             before, after = (
                 f"{summary[f'{key}_{when}']:.3f} [{', '.join(f'{x:.3f}' for x in summary[f'{key}_{when}_interval'])}]"

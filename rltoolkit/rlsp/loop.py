@@ -36,6 +36,7 @@ from rltoolkit.rlsp.trainer import RLSPTrainer
 from rltoolkit.rollout.transformers_backend import TransformersBackend, end_token_ids
 from rltoolkit.run.atomic import replacing_folder
 from rltoolkit.run.callback import MetricsCallback, show_progress
+from rltoolkit.run.resume import train_or_resume
 from rltoolkit.run.samples import SampleRow, write_samples
 from rltoolkit.sft.stage import FILES_OF_THE_TRAINER
 
@@ -132,7 +133,7 @@ def _train_phase(
     checkpoint = run.folder.last_checkpoint(TRAIN_PHASE)
     run.say(f"train: {len(prompts)} prompts, {config.generation_batch_size} responses per rollout")
     started = time.monotonic()
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    train_or_resume(trainer, checkpoint)
     _save_model(trainer, run)
     result = {"steps": trainer.state.global_step, "seconds": time.monotonic() - started}
     run.folder.finish(TRAIN_PHASE, result)
