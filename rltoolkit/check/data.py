@@ -37,13 +37,15 @@ class DataFacts:
     longest: int | None = None
 
 
-def prompt_facts(loaded: LoadedRecipe, tokenizer: PreTrainedTokenizerBase | None) -> DataFacts:
+def prompt_facts(
+    loaded: LoadedRecipe, tokenizer: PreTrainedTokenizerBase | None, *, look_on_hub: bool = True
+) -> DataFacts:
     """Prompts and references of `data.train`; raises DataError, or NotReachable for the hub."""
     recipe = loaded.recipe
     if recipe.data is None:
         raise DataError("data.train is missing; give a dataset")
     source = recipe.data.train
-    rows = _rows(loaded, source)
+    rows = _rows(loaded, source, look_on_hub)
     if tokenizer is None:
         texts = render(rows, source.prompt or DEFAULT_PROMPT, "data.train.prompt")
         reference = source.reference or Reference(column=DEFAULT_REFERENCE_COLUMN)
@@ -57,13 +59,17 @@ def prompt_facts(loaded: LoadedRecipe, tokenizer: PreTrainedTokenizerBase | None
 
 
 def demonstration_facts(
-    loaded: LoadedRecipe, tokenizer: PreTrainedTokenizerBase | None, max_length: int | None
+    loaded: LoadedRecipe,
+    tokenizer: PreTrainedTokenizerBase | None,
+    max_length: int | None,
+    *,
+    look_on_hub: bool = True,
 ) -> DataFacts:
     """Prompts and completions of `sft.data`; raises DataError, or NotReachable for the hub."""
     sft = loaded.recipe.sft
     if sft is None:
         raise DataError("sft is missing; give sft.data")
-    rows = _rows(loaded, sft.data)
+    rows = _rows(loaded, sft.data, look_on_hub)
     if tokenizer is None:
         texts = render(rows, sft.data.prompt or DEFAULT_PROMPT, "sft.data.prompt")
         completions = render(rows, sft.data.completion or DEFAULT_COMPLETION, "sft.data.completion")
@@ -74,14 +80,17 @@ def demonstration_facts(
     return DataFacts((*lines, _lengths("demonstration", lengths)), len(rows), longest=max(lengths))
 
 
-def _rows(loaded: LoadedRecipe, source: DataSource) -> Dataset:
+def _rows(loaded: LoadedRecipe, source: DataSource, look_on_hub: bool) -> Dataset:
     place = resolve_data_path(source.path, loaded.path)
     on_hub = isinstance(place, str) and not is_embedded(place)
+    out_of_reach = f"dataset {place} is not verified: it cannot be loaded from here"
+    if on_hub and not look_on_hub:
+        raise NotReachable(out_of_reach)
     try:
         return load_rows(source, loaded.path, seed=loaded.recipe.seed)
     except DataError as error:
         if on_hub:
-            raise NotReachable(f"dataset {place} is not verified: it cannot be loaded from here") from error
+            raise NotReachable(out_of_reach) from error
         raise
 
 

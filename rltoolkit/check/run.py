@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from rltoolkit.check import configs, data, plan
 from rltoolkit.check.batches import sft_lines, too_few
 from rltoolkit.check.gold import check_gold
+from rltoolkit.check.hub import use_hub_or_cache
 from rltoolkit.check.machine import Machine, machine_findings
 from rltoolkit.check.memory import TrainPlan, estimate_memory
 from rltoolkit.check.model import ModelFacts, model_facts
@@ -17,6 +18,7 @@ from rltoolkit.check.model_shape import ModelShape
 from rltoolkit.check.report import CheckReport, Say
 from rltoolkit.errors import RLToolkitError
 from rltoolkit.recipe.load import LoadedRecipe
+from rltoolkit.recipe.paths import is_embedded, resolve_data_path
 from rltoolkit.recipe.plugins import make_exploration, make_verifier
 from rltoolkit.recipe.problems import RecipeError
 from rltoolkit.recipe.resolve import output_dir_of, recipe_hash
@@ -32,9 +34,10 @@ def check_recipe(loaded: LoadedRecipe, say: Say, machine: Machine | None = None)
     A GPU, a hub name or vLLM that is missing here is a note, since the recipe may be meant for another machine;
     training refuses it.
     """
-    check = _Check(loaded, CheckReport(say), machine if machine is not None else Machine.this())
+    look_on_hub = use_hub_or_cache() if names_the_hub(loaded) else True  # before its libraries are imported
+    check = _Check(loaded, CheckReport(say), machine if machine is not None else Machine.this(), look_on_hub)
     check.start()
-    facts = check.guarded(lambda: model_facts(loaded.recipe.model.name_or_path, loaded))
+    facts = check.guarded(lambda: check.model(loaded.recipe.model.name_or_path))
     if facts is not None:
         check.report.part("Model", facts.lines())
         for note in facts.notes:
@@ -47,6 +50,16 @@ def check_recipe(loaded: LoadedRecipe, say: Say, machine: Machine | None = None)
     return check.report.close()
 
 
+def names_the_hub(loaded: LoadedRecipe) -> bool:
+    """Whether a model or a dataset of the recipe is a hub name."""
+    recipe = loaded.recipe
+    names = [recipe.model.name_or_path]
+    names += [recipe.data.train.path] if recipe.data is not None else []
+    names += [recipe.sft.data.path] if recipe.sft is not None else []
+    places = [resolve_data_path(name, loaded.path) for name in names]
+    return any(isinstance(place, str) and not is_embedded(place) for place in places)
+
+
 @dataclass(frozen=True)
 class _Check:
     """One check in progress."""
@@ -54,6 +67,11 @@ class _Check:
     loaded: LoadedRecipe
     report: CheckReport
     machine: Machine
+    look_on_hub: bool
+
+    def model(self, name: str) -> ModelFacts:
+        """What is known of a model; see `model_facts`."""
+        return model_facts(name, self.loaded, look_on_hub=self.look_on_hub)
 
     def guarded(self, look: Callable[[], T]) -> T | None:
         """What `look` returns; a mistake becomes a problem, a dataset out of reach a note, and both give None."""
@@ -91,7 +109,9 @@ class _Check:
         config = self.guarded(lambda: configs.sft_config(self.loaded, self.machine))
         length = None if config is None else config.max_length
         tokenizer = None if facts is None else facts.tokenizer
-        found = self.guarded(lambda: data.demonstration_facts(self.loaded, tokenizer, length))
+        found = self.guarded(
+            lambda: data.demonstration_facts(self.loaded, tokenizer, length, look_on_hub=self.look_on_hub)
+        )
         if found is not None:
             self.report.part("Demonstrations", found.lines)
         if config is None:
@@ -109,7 +129,8 @@ class _Check:
     def rlsp(self, facts: ModelFacts | None) -> None:
         """The RL stage: its config and batches, its data, its verifier, its memory."""
         config = self.guarded(lambda: configs.rlsp_config(self.loaded, self.machine))
-        found = self.guarded(lambda: data.prompt_facts(self.loaded, None if facts is None else facts.tokenizer))
+        tokenizer = None if facts is None else facts.tokenizer
+        found = self.guarded(lambda: data.prompt_facts(self.loaded, tokenizer, look_on_hub=self.look_on_hub))
         if found is not None:
             self.report.part("Prompts", found.lines)
         if config is not None:
@@ -168,7 +189,7 @@ class _Check:
 
     def _critic(self, config: Any, facts: ModelFacts) -> ModelFacts:
         name = config.critic_model_name_or_path
-        return facts if name is None else model_facts(name, self.loaded)
+        return facts if name is None else self.model(name)
 
     def _memory(self, title: str, facts: ModelFacts, plan_: TrainPlan, critic: ModelFacts | None = None) -> None:
         unknown = [one.place for one in (facts, critic) if one is not None and one.shape is None]
