@@ -15,7 +15,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -56,18 +56,27 @@ def run(folder: Path, seed: int, overrides: Sequence[str]) -> dict[str, Any]:
     return {"overrides": list(overrides), **summary}
 
 
-def all_runs(folder: Path, seed: int) -> dict[str, dict[str, Any]]:
-    """The recipe, then what is compared with it, from the same stage-one model."""
-    full = run(folder / f"rlsp-{seed}", seed, [])
+def compared(folder: Path, seed: int, full: dict[str, Any]) -> dict[str, list[str]]:
+    """Name and overrides of what a seed's finished run is compared with, from the same stage-one model."""
     start = ["sft=null", f"model.name_or_path={folder}/rlsp-{seed}/checkpoints/sft/model"]
-    results = {"RLSP": full}
-    for name, overrides in ABLATIONS.items():
-        results[name] = run(folder / f"{name.replace(' ', '-')}-{seed}", seed, [*start, *overrides])
     steps = json.loads((folder / f"rlsp-{seed}/manifest.json").read_text())["phases"]["sft"]["result"]
     same_time = round(full["train_seconds"] / steps["seconds"] * steps["steps"])
     continued = ["method=sft", "data=null", "rewards=null", "train={}", start[1], f"sft.train.max_steps={same_time}"]
-    results["SFT continued"] = run(folder / f"sft-continued-{seed}", seed, continued)
-    return results
+    continued += ["sft.train.learning_rate=1.0e-3", "eval.every_steps=null"]
+    return {name: [*start, *overrides] for name, overrides in ABLATIONS.items()} | {"SFT continued": continued}
+
+
+def all_runs(folder: Path, seeds: Sequence[int], parallel: int) -> list[dict[str, dict[str, Any]]]:
+    """Every run of every seed, `parallel` at a time; results by name, in the order of the seeds."""
+    with ThreadPoolExecutor(parallel) as executor:
+        full = {seed: executor.submit(run, folder / f"rlsp-{seed}", seed, []) for seed in seeds}
+        others: dict[int, dict[str, Future[dict[str, Any]]]] = {}
+        for seed in seeds:
+            others[seed] = {
+                name: executor.submit(run, folder / f"{name.replace(' ', '-')}-{seed}", seed, overrides)
+                for name, overrides in compared(folder, seed, full[seed].result()).items()
+            }
+        return [{"RLSP": full[seed].result()} | {n: f.result() for n, f in others[seed].items()} for seed in seeds]
 
 
 def mean_and_interval(values: Sequence[float]) -> tuple[float, float]:
@@ -102,8 +111,7 @@ def main() -> None:
     options = parser.parse_args()
     folder = options.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    with ThreadPoolExecutor(options.parallel) as executor:
-        by_seed = list(executor.map(lambda seed: all_runs(folder, seed), options.seeds))
+    by_seed = all_runs(folder, options.seeds, options.parallel)
     lines = table(by_seed)
     record = {
         "command": "python benchmarks/rlsp_countdown.py " + " ".join(sys.argv[1:]),

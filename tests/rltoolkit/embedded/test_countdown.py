@@ -19,7 +19,7 @@ def test_every_attempt_is_true_and_uses_each_number_once():
             left, right = attempt.steps.split(",")
             for step in (left, right):
                 expression, value = step.split("=")
-                assert eval(expression) == int(value)
+                assert eval(expression) == int(value.lstrip("0") or "0")
             assert eval(attempt.expression) == attempt.value
             assert sorted(int(n) for n in re.findall(r"\d+", attempt.expression)) == sorted(problem.numbers)
 
@@ -44,7 +44,7 @@ def test_demonstrations_mark_truly_stop_on_a_hit_and_box_their_last_attempt():
     rng = random.Random(2)
     hits = misses = 0
     for problem in rng.sample(PROBLEMS, 400):
-        lines = countdown.demonstration(problem, rng).split("\n")
+        lines = countdown.demonstration(countdown.shuffled(problem, rng), problem.target, rng).split("\n")
         by_line = {attempt.line(problem.target).strip(): attempt for attempt in countdown.attempts(problem.numbers)}
         shown = [by_line[line] for line in lines[:-1]]  # KeyError: a line with a false mark or value
         assert len(set(lines[:-1])) == len(lines) - 1 <= countdown.MAX_SHOWN
@@ -67,9 +67,9 @@ def test_rows_repeat_with_the_seed_and_differ_without():
     assert first == countdown.countdown_rows("train", 50, seed=3)
     assert first != countdown.countdown_rows("train", 50, seed=4)
     assert first[0] == {  # the same bytes on every machine
-        "prompt": "3,6,4>42\n",
+        "prompt": "4,6,3>42\n",
         "answer": "numbers=3,4,6;target=42",
-        "completion": "6+4=10,10*3=30?42 no\n\\boxed{(6+4)*3}",
+        "completion": "6+3=9,9*4=36?42 no\n6-3=3,4+3=07?42 no\n6-3=3,4-3=01?42 no\n\\boxed{4-(6-3)}",
     }
 
 
