@@ -47,6 +47,7 @@ __all__ = [
     "run_sft_recipe",
     "sft_phase",
     "trainer_options",
+    "transformers_backend",
 ]
 
 
@@ -193,7 +194,7 @@ def _stop_at_accuracy(run: Run) -> list[TrainerCallback]:
         raise RecipeError([run.loaded.problem(finding)])
 
     def measure(policy: PreTrainedModel) -> float:
-        return _evaluate(run, _backend(run, policy), run.tasks[0], GREEDY, None).estimate.mean
+        return _evaluate(run, transformers_backend(run, policy), run.tasks[0], GREEDY, None).estimate.mean
 
     return [StopAtAccuracy(measure, section.until_accuracy, run.recipe.eval.every_steps or MEASURE_EVERY)]
 
@@ -237,7 +238,7 @@ def evaluate_tasks(
     run: Run, policy: PreTrainedModel, *, step: int, samples_prefix: str | None = None
 ) -> dict[str, dict[str, Any]]:
     """Greedy and sampled accuracy of every task, written to the metrics; results by task name."""
-    backend = _backend(run, policy)
+    backend = transformers_backend(run, policy)
     results: dict[str, dict[str, Any]] = {}
     for task in run.tasks:
         numbers: dict[str, Any] = {}
@@ -249,7 +250,8 @@ def evaluate_tasks(
     return results
 
 
-def _backend(run: Run, policy: PreTrainedModel) -> TransformersBackend:
+def transformers_backend(run: Run, policy: PreTrainedModel) -> TransformersBackend:
+    """A sampler around a model in memory."""
     return TransformersBackend(
         policy, eos_token_ids=end_token_ids(policy, run.tokenizer), pad_token_id=run.tokenizer.pad_token_id
     )

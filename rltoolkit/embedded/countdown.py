@@ -26,8 +26,8 @@ MAX_NUMBER = 10
 MAX_VALUE = 99  # no value on the way may be larger: the arithmetic stays within two digits
 TEST_SHARE = 0.25
 GLIMPSE = 8  # random attempts that a demonstration chooses its first one from
-GIVE_UP = 0.6  # a demonstration gives up after a miss with this probability, and boxes its last attempt
-MAX_SHOWN = 8  # attempts in a demonstration at most
+GIVE_UP = 0.5  # a demonstration gives up after a miss with this probability, and boxes its last attempt
+MAX_SHOWN = 5  # attempts in a demonstration at most
 ATTEMPT_PATTERN = r"^\S+=\d+,\S+=\d+\?\d+ (ok|no)$"
 
 

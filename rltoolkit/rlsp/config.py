@@ -6,6 +6,7 @@ from typing import Any
 
 from trl import GRPOConfig
 
+from rltoolkit.errors import DataError
 from rltoolkit.recipe.schema import RolloutSection
 
 __all__ = ["RLSPConfig", "sampling_options"]
@@ -79,6 +80,19 @@ class RLSPConfig(GRPOConfig):
     def micro_steps_per_rollout(self) -> int:
         """Forward and backward passes between two rollouts, on each process."""
         return int(self.steps_per_generation * self.num_iterations)
+
+    @property
+    def prompts_per_rollout(self) -> int:
+        """Prompts that one rollout takes, over all processes."""
+        return int(self.generation_batch_size // (self.num_generations or 1))
+
+    def require_prompts(self, count: int) -> None:
+        """Raise DataError where the training set has fewer prompts than one rollout takes."""
+        if count < self.prompts_per_rollout:
+            raise DataError(
+                f"the training set has {count} prompts, and one rollout takes {self.prompts_per_rollout}; give more "
+                "prompts, or lower steps_per_generation or per_device_train_batch_size"
+            )
 
     def rollouts_begun(self, global_step: int) -> int:
         """How many rollouts lie fully behind after `global_step` optimiser steps."""

@@ -26,6 +26,7 @@ from rltoolkit.phases import (
     sft_phase,
     start_model,
     trainer_options,
+    transformers_backend,
 )
 from rltoolkit.recipe import LoadedRecipe, RecipeError
 from rltoolkit.recipe.contradictions import Finding
@@ -33,7 +34,6 @@ from rltoolkit.recipe.plugins import make_exploration, make_verifier
 from rltoolkit.recipe.train_section import build_config
 from rltoolkit.rlsp.config import RLSPConfig, sampling_options
 from rltoolkit.rlsp.trainer import RLSPTrainer
-from rltoolkit.rollout.transformers_backend import TransformersBackend, end_token_ids
 from rltoolkit.run.atomic import replacing_folder
 from rltoolkit.run.callback import MetricsCallback, show_progress
 from rltoolkit.run.resume import train_or_resume
@@ -58,6 +58,7 @@ def run_rlsp_recipe(loaded: LoadedRecipe) -> Path:
     run = open_run(loaded)
     config = _config(run)
     prompts = _prompts(run)
+    config.require_prompts(len(prompts))
     started = time.monotonic()
     with _pool(loaded, verifier) as pool:
         _check_references(run, pool, prompts)
@@ -126,9 +127,10 @@ def _train_phase(
         processing_class=run.tokenizer,
         peft_config=lora_config(run.recipe),
         callbacks=_callbacks(run),
-        rollout_backend=_backend(run, policy, config),
         sample_sink=lambda step, rank, rows: _keep_samples(run, step, rank, rows),
     )
+    if not config.use_vllm:
+        trainer.rollout_backend = transformers_backend(run, trainer.model)  # with the adapters that it may have now
     show_progress(trainer, TRAIN_PHASE, SHOWN)
     checkpoint = run.folder.last_checkpoint(TRAIN_PHASE)
     run.say(f"train: {len(prompts)} prompts, {config.generation_batch_size} responses per rollout")
@@ -151,15 +153,6 @@ def _save_model(trainer: RLSPTrainer, run: Run) -> None:
             for name in FILES_OF_THE_TRAINER:
                 (folder / name).unlink(missing_ok=True)
     trainer.accelerator.wait_for_everyone()
-
-
-def _backend(run: Run, policy: Any, config: RLSPConfig) -> TransformersBackend | None:
-    """Our sampler around the policy that is being trained; None leaves generation to TRL's vLLM."""
-    if config.use_vllm:
-        return None
-    return TransformersBackend(
-        policy, eos_token_ids=end_token_ids(policy, run.tokenizer), pad_token_id=run.tokenizer.pad_token_id
-    )
 
 
 def _callbacks(run: Run) -> list[Any]:

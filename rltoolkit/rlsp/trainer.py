@@ -19,7 +19,7 @@ from trl import GRPOTrainer
 
 from reward_models.exploration import ExplorationReward
 from reward_models.verdict import Verifier
-from rltoolkit.errors import DataError, ModelError
+from rltoolkit.errors import ModelError
 from rltoolkit.rlsp.advantages import Moments, explained_variance, gae, masked_moments, whiten
 from rltoolkit.rlsp.config import RLSPConfig
 from rltoolkit.rlsp.critic import (
@@ -59,7 +59,7 @@ class RLSPTrainer(GRPOTrainer):
     `exploration_reward` an ExplorationReward or a TRL reward function with values in [0, 1], or None.
     The dataset has a column `prompt` and the reference column that the verifier reads (`answer`).
     `critic` is a module (input_ids, attention_mask) -> values (B, T); None makes one from the policy's backbone.
-    `rollout_backend` makes the responses; None leaves that to TRL (its `use_vllm` or `generate`).
+    Responses come from TRL (its `use_vllm` or `generate`), or from the attribute `rollout_backend` where it is set.
     `sample_sink(step, rank, rows)` receives every rollout.
 
     Raises ModelError, DataError or ValueError before training for what cannot work.
@@ -78,7 +78,6 @@ class RLSPTrainer(GRPOTrainer):
         peft_config: PeftConfig | None = None,
         callbacks: list[TrainerCallback] | None = None,
         *,
-        rollout_backend: RolloutBackend | None = None,
         sample_sink: SampleSink | None = None,
     ) -> None:
         args = args if args is not None else RLSPConfig(output_dir="runs/rlsp")
@@ -89,7 +88,7 @@ class RLSPTrainer(GRPOTrainer):
         reference = frozen_copy(policy) if args.kl_coef > 0 and not is_peft else None
 
         self.sampler: EpochSeededSampler | None = None
-        self._rollout_backend = rollout_backend
+        self.rollout_backend: RolloutBackend | None = None
         self._sample_sink = sample_sink
         self._outcome_function = as_outcome_function(outcome_reward)
         self._reward_parts: Tensor | None = None
@@ -115,7 +114,8 @@ class RLSPTrainer(GRPOTrainer):
         self._use_reference(reference)
         attach_critic(self._base_model(), critic)
         self.add_callback(RolloutSchedule(self))
-        self._refuse_small_dataset()
+        if isinstance(self.train_dataset, Dataset):
+            args.require_prompts(len(self.train_dataset))
 
     # ---- set-up -------------------------------------------------------------------------------------------------
 
@@ -171,20 +171,12 @@ class RLSPTrainer(GRPOTrainer):
         self.sampler = EpochSeededSampler(
             data_source=dataset if dataset is not None else self.train_dataset,
             mini_repeat_count=self.num_generations,
-            batch_size=self.args.generation_batch_size // self.num_generations,
+            batch_size=self.args.prompts_per_rollout,
             repeat_count=self.args.micro_steps_per_rollout,
             shuffle=self.shuffle_dataset,
             seed=self.args.seed,
         )
         return self.sampler
-
-    def _refuse_small_dataset(self) -> None:
-        prompts = self.args.generation_batch_size // self.num_generations
-        if isinstance(self.train_dataset, Dataset) and len(self.train_dataset) < prompts:
-            raise DataError(
-                f"the training set has {len(self.train_dataset)} prompts, and one rollout takes {prompts}; give more "
-                "prompts, or lower steps_per_generation or per_device_train_batch_size"
-            )
 
     # ---- rollout ------------------------------------------------------------------------------------------------
 
@@ -197,7 +189,7 @@ class RLSPTrainer(GRPOTrainer):
         has_tool_images: bool = False,
     ) -> Any:
         """Ask our rollout backend where there is one; TRL's three ways otherwise."""
-        if self._rollout_backend is None:
+        if self.rollout_backend is None:
             return super()._generate_single_turn(
                 prompt_ids, images, multimodal_fields, num_generations, has_tool_images
             )
@@ -209,10 +201,10 @@ class RLSPTrainer(GRPOTrainer):
             max_new_tokens=self.max_completion_length,
         )
         version = self.state.global_step
-        self._rollout_backend.sync(self.accelerator.unwrap_model(self.model), version)
+        self.rollout_backend.sync(self.accelerator.unwrap_model(self.model), version)
         first_row = self.accelerator.process_index * len(prompt_ids)
         seeds = [request_seed(self.args.seed, version, ids, first_row + row) for row, ids in enumerate(prompt_ids)]
-        samples = [group[0] for group in self._rollout_backend.generate(prompt_ids, 1, sampling, seeds)]
+        samples = [group[0] for group in self.rollout_backend.generate(prompt_ids, 1, sampling, seeds)]
         return [list(sample.token_ids) for sample in samples], [list(sample.logprobs) for sample in samples]
 
     def _calculate_rewards(

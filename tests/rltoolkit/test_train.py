@@ -145,7 +145,6 @@ def test_a_run_that_died_ends_with_the_same_weights(finished, tmp_path):
         (["rollout.max_prompt_tokens=3"], DataError, "more than rollout.max_prompt_tokens = 3 tokens"),
         (["data.train.format=chat"], ModelError, "no chat template"),
         (["train.gamma=2", "train.lerning_rate=1"], RecipeError, "lerning_rate"),
-        (["rewards.outcome={verifier: math}"], DataError, "the verifier cannot read"),
     ],
 )
 def test_bad_input_is_refused_before_weights_are_written(tmp_path, overrides, error, message):
@@ -155,6 +154,7 @@ def test_bad_input_is_refused_before_weights_are_written(tmp_path, overrides, er
 
 
 def write_recipe(tmp_path, **changes):
+    """The quickstart with other sections; `eval` stays, SMALL's overrides apply."""
     recipe = yaml.safe_load(QUICKSTART.read_text()) | changes
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe))
@@ -163,14 +163,22 @@ def write_recipe(tmp_path, **changes):
 
 def test_a_missing_reference_column_is_named(tmp_path):
     (tmp_path / "rows.jsonl").write_text('{"prompt": "1,2,3>06\\n", "gold": "numbers=1,2,3;target=6"}\n' * 16)
-    data = {"train": {"path": "rows.jsonl", "format": "text", "reference": "answer"}}
+    data = {"train": {"path": "rows.jsonl", "format": "text", "prompt": "{prompt}", "reference": "answer"}}
     with pytest.raises(RLToolkitError, match="gold"):
         run(tmp_path / "run", "data.train.limit=null", recipe=write_recipe(tmp_path, data=data))
 
 
+def test_references_that_the_verifier_cannot_read_are_named(tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "1,2,3>06\\n", "gold": "6"}\n' * 16)
+    data = {"train": {"path": "rows.jsonl", "format": "text", "prompt": "{prompt}", "reference": "gold"}}
+    with pytest.raises(DataError, match="the verifier cannot read 16 of 16 references, first in row 1: '6'"):
+        run(tmp_path / "run", "data.train.limit=null", recipe=write_recipe(tmp_path, data=data))
+    assert not (tmp_path / "run" / "checkpoints" / "sft").exists()
+
+
 def test_an_empty_dataset_is_named(tmp_path):
     (tmp_path / "rows.jsonl").write_text("")
-    data = {"train": {"path": "rows.jsonl", "format": "text", "reference": "answer"}}
+    data = {"train": {"path": "rows.jsonl", "format": "text", "prompt": "{prompt}", "reference": "answer"}}
     with pytest.raises(DataError, match="no rows"):
         run(tmp_path / "run", "data.train.limit=null", recipe=write_recipe(tmp_path, data=data))
 
