@@ -46,7 +46,7 @@ def build_config(
         config = config_class(**{**good, **(fixed or {})})
     except (ValueError, TypeError, NotImplementedError, ImportError) as error:
         # What it says about a key that is wrong already would be said twice.
-        if True or not any(re.search(rf"\b{re.escape(name)}\b", str(error)) for name in wrong):
+        if not any(re.search(rf"\b{re.escape(name)}\b", str(error)) for name in wrong):
             findings.append(_constructor_finding(error, good, section))
     if findings:
         raise RecipeError([loaded.problem(finding) for finding in findings])
