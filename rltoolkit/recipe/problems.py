@@ -60,12 +60,9 @@ def nearest_key(wrong: str, known: Iterable[str]) -> str | None:
     section = wrong.rpartition(".")[0]
 
     def score(candidate: str) -> tuple[float, bool]:
-        name = candidate.rpartition(".")[2]
-        by_name = difflib.SequenceMatcher(None, last, name, autojunk=False).ratio()
+        by_name = difflib.SequenceMatcher(None, last, candidate.rpartition(".")[2], autojunk=False).ratio()
         by_whole = difflib.SequenceMatcher(None, wrong, candidate, autojunk=False).ratio()
-        # A match by name alone counts a little less: a slip of the finger in the right section is likelier.
-        same_section = candidate.rpartition(".")[0] == section
-        return max(by_name if same_section else 0.95 * by_name, 0.9 * by_whole), same_section
+        return max(by_name, 0.9 * by_whole), candidate.rpartition(".")[0] == section
 
     best = max(known, key=score, default=None)
     return best if best is not None and score(best)[0] >= _NEAR_ENOUGH else None

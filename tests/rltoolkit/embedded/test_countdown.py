@@ -69,7 +69,8 @@ def test_rows_repeat_with_the_seed_and_differ_without():
     assert first[0] == {  # the same bytes on every machine
         "prompt": "4,6,3>42\n",
         "answer": "numbers=3,4,6;target=42",
-        "completion": "6+3=9,9*4=36?42 no\n6-3=3,4+3=07?42 no\n6-3=3,4-3=01?42 no\n\\boxed{4-(6-3)}",
+        "completion": "6+3=9,9*4=36?42 no\n6-3=3,4+3=07?42 no\n6-3=3,4-3=01?42 no\n6-3=3,4*3=12?42 no\n"
+        "6*3=18,18+4=22?42 no\n\\boxed{(6*3)+4}",
     }
 
 

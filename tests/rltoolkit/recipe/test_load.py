@@ -131,8 +131,8 @@ launch: {accelerate_config: nowhere.yaml}
 
 def test_mistakes_are_ordered_by_line(write) -> None:
     with pytest.raises(RecipeError) as caught:
-        load_recipe(write(changed("temperature: 1", "temperature: -1") + "seed: -1\nmethods: 3\n"))
-    assert [problem.key for problem in caught.value.problems] == ["rollout.temperature", "seed", "methods"]
+        load_recipe(write("seed: -1\nmethods: 3\n" + changed("temperature: 1", "temperature: -1")), ["eval=3"])
+    assert [problem.key for problem in caught.value.problems] == ["eval", "seed", "methods", "rollout.temperature"]
 
 
 @pytest.mark.parametrize(
