@@ -12,20 +12,30 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from peft import LoraConfig
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+from transformers import (
+    AutoModelForCausalLM,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    TrainerCallback,
+)
 from trl import SFTConfig
 
 from eval.runner import TaskResult, evaluate
 from eval.tasks import Task, load_task
+from reward_models.pool import VerifierPool
 from rltoolkit.data.demonstrations import build_demonstrations
 from rltoolkit.data.load import load_rows
 from rltoolkit.data.tokenizer import load_tokenizer
 from rltoolkit.recipe import LoadedRecipe, Recipe, RecipeError, output_dir_of, recipe_hash, resolved_dict
 from rltoolkit.recipe.contradictions import Finding
-from rltoolkit.recipe.paths import is_embedded
+from rltoolkit.recipe.paths import is_embedded, resolve_data_path
+from rltoolkit.recipe.problems import RefusedError
+from rltoolkit.recipe.schema import PoolSection
 from rltoolkit.recipe.train_section import build_config
 from rltoolkit.rollout.transformers_backend import TransformersBackend, end_token_ids
 from rltoolkit.run.callback import MetricsCallback
@@ -40,10 +50,13 @@ from rltoolkit.types import SamplingParams
 __all__ = [
     "EvaluationCallback",
     "Run",
+    "already_finished",
+    "begin_run",
     "evaluation_phase",
     "lora_config",
-    "open_run",
+    "prepare_run",
     "report",
+    "resolved_model",
     "run_sft_recipe",
     "sft_phase",
     "trainer_options",
@@ -62,6 +75,8 @@ class Run:
     loaded: LoadedRecipe
     folder: RunFolder
     metrics: MetricsWriter
+    model_name: str
+    """Folder, hub name or embedded world, with variables expanded and relative folders found."""
     tokenizer: PreTrainedTokenizerBase
     tasks: tuple[Task, ...]
     console: Console
@@ -76,26 +91,44 @@ class Run:
         """The processes of this run."""
         return PartialState()
 
+    def is_done(self, phase: str) -> bool:
+        """Whether an earlier start finished the phase; all processes look before any goes on."""
+        done = self.folder.is_done(phase)
+        self.state.wait_for_everyone()
+        return done
+
     def say(self, text: str) -> None:
         """Tell the user, once."""
         if self.state.is_main_process:
             self.console.print(text, highlight=False, soft_wrap=True)
 
 
-def open_run(loaded: LoadedRecipe) -> Run:
-    """Check tokenizer and tasks, then create the run folder or continue in it; loads no weights."""
+def prepare_run(loaded: LoadedRecipe) -> Run:
+    """Check model name, tokenizer and tasks; loads no weights and writes nothing, `begin_run` does that."""
     recipe = loaded.recipe
     state = PartialState(cpu=bool(recipe.train.get("use_cpu", False)))
-    tokenizer = load_tokenizer(recipe.model.name_or_path)
-    tasks = tuple(_task(name, recipe) for name in recipe.eval.tasks)
-    with state.main_process_first():
-        folder = RunFolder.open(
-            output_dir_of(loaded), resolved_dict(recipe), recipe_hash(recipe), is_main=state.is_main_process
-        )
+    model_name = resolved_model(loaded, "model.name_or_path", recipe.model.name_or_path)
+    folder = RunFolder(output_dir_of(loaded), is_main=state.is_main_process)
     metrics = MetricsWriter(folder.metrics_path, is_main=state.is_main_process)
-    run = Run(loaded, folder, metrics, tokenizer, tasks, Console())
-    run.say(f"[bold]{recipe.method}[/bold]  {loaded.path} -> {folder.path}")
-    return run
+    tasks = tuple(_task(name, recipe) for name in recipe.eval.tasks)
+    return Run(loaded, folder, metrics, model_name, load_tokenizer(model_name), tasks, Console())
+
+
+def begin_run(run: Run) -> Run:
+    """Create the run folder or continue in it; called once everything is checked that needs no weights."""
+    recipe = run.recipe
+    with run.state.main_process_first():
+        folder = RunFolder.open(run.folder.path, resolved_dict(recipe), recipe_hash(recipe), is_main=run.folder.is_main)
+    run.say(f"[bold]{recipe.method}[/bold]  {run.loaded.path} -> {folder.path}")
+    return replace(run, folder=folder, metrics=MetricsWriter(folder.metrics_path, is_main=folder.is_main))
+
+
+def resolved_model(loaded: LoadedRecipe, key: str, name: str) -> str:
+    """A model's folder or hub name as `from_pretrained` takes it; RecipeError for a folder that is not there."""
+    try:
+        return str(resolve_data_path(name, loaded.path))
+    except RefusedError as refusal:
+        raise RecipeError([loaded.problem(Finding(key, refusal.found, remedy=refusal.remedy))]) from refusal
 
 
 def _task(name: str, recipe: Recipe) -> Task:
@@ -119,6 +152,13 @@ def model_options(recipe: Recipe) -> dict[str, Any]:
     options: dict[str, Any] = {"dtype": dtype if dtype == "auto" else getattr(torch, dtype)}
     if recipe.model.attn_implementation is not None:
         options["attn_implementation"] = recipe.model.attn_implementation
+    if recipe.model.quantization is not None:
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=recipe.model.quantization == "4bit",
+            load_in_8bit=recipe.model.quantization == "8bit",
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_compute_dtype=torch.bfloat16,
+        )
     return options
 
 
@@ -138,9 +178,8 @@ def lora_config(recipe: Recipe) -> LoraConfig | None:
 
 def start_model(run: Run) -> str:
     """The model that the run starts from; an embedded one is made into the run folder first."""
-    name = run.recipe.model.name_or_path
-    if not is_embedded(name):
-        return str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name
+    if not is_embedded(run.model_name):
+        return run.model_name
     folder = run.folder.path / "checkpoints" / "start"
     if run.state.is_main_process and not run.folder.is_done("start"):
         from rltoolkit.embedded.models import save_countdown_model
@@ -159,7 +198,7 @@ def sft_phase(run: Run, model: str, folder: Path) -> str:
     section = run.recipe.sft
     if section is None:
         return model
-    if run.folder.is_done("sft"):
+    if run.is_done("sft"):
         run.say(f"sft: done before, {folder}")
         return str(folder)
     fixed = trainer_options(run, "sft")
@@ -194,14 +233,18 @@ def _stop_at_accuracy(run: Run) -> list[TrainerCallback]:
         raise RecipeError([run.loaded.problem(finding)])
 
     def measure(policy: PreTrainedModel) -> float:
-        return _evaluate(run, transformers_backend(run, policy), run.tasks[0], GREEDY, None).estimate.mean
+        accuracy = _evaluate(run, transformers_backend(run, policy), run.tasks[0], GREEDY, None).estimate.mean
+        # one process decides for all: where one stops and another goes on, both wait for ever
+        return float(broadcast_object_list([accuracy])[0])
 
     return [StopAtAccuracy(measure, section.until_accuracy, run.recipe.eval.every_steps or MEASURE_EVERY)]
 
 
 def run_sft_recipe(loaded: LoadedRecipe) -> Path:
     """Method `sft`: stage one alone, evaluated before and after. Returns the run folder."""
-    run = open_run(loaded)
+    run = begin_run(prepare_run(loaded))
+    if already_finished(run):
+        return run.folder.path
     started = time.monotonic()
     start = start_model(run)
     evaluation_phase(run, "evaluate_before", start, step=0)
@@ -223,7 +266,7 @@ def free_memory() -> None:
 
 def evaluation_phase(run: Run, phase: str, model: str, *, step: int) -> None:
     """Evaluate a saved model on the recipe's tasks, greedy and sampled; the main process does it, the others wait."""
-    if not run.tasks or run.folder.is_done(phase):
+    if run.is_done(phase) or not run.tasks:
         return
     if run.state.is_main_process:
         policy = AutoModelForCausalLM.from_pretrained(model, **model_options(run.recipe)).to(run.state.device)
@@ -263,7 +306,12 @@ def _evaluate(run: Run, backend: TransformersBackend, task: Task, key: str, samp
     limit = run.recipe.eval.max_new_tokens or run.recipe.rollout.max_new_tokens
     path = None if samples_prefix is None else run.folder.path / "eval" / f"{samples_prefix}.{task.name}.{key}.jsonl"
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=run.console, transient=True, disable=not run.console.is_terminal) as bars:
+    rewards = run.recipe.rewards
+    limits = rewards.pool if rewards is not None else PoolSection()
+    with (
+        VerifierPool(task.verifier, workers=limits.workers, timeout_s=limits.timeout_s) as pool,
+        Progress(*columns, console=run.console, transient=True, disable=not run.console.is_terminal) as bars,
+    ):
         bar = bars.add_task(f"evaluate {task.name} ({key})", total=len(task.questions) * n)
         return evaluate(
             backend,
@@ -272,6 +320,7 @@ def _evaluate(run: Run, backend: TransformersBackend, task: Task, key: str, samp
             n=n,
             sampling=SamplingParams(temperature=temperature, max_new_tokens=limit),
             seed=run.recipe.seed,
+            pool=pool,
             samples_path=path,
             progress=lambda done, _total: bars.update(bar, completed=done),
         )
@@ -288,7 +337,7 @@ def _flat(numbers: dict[str, TaskResult]) -> dict[str, Any]:
 
 def _sentence(task: str, step: int, numbers: dict[str, TaskResult]) -> str:
     parts = [
-        f"{key} {result.estimate.mean:.3f} [{result.estimate.low:.3f}, {result.estimate.high:.3f}]"
+        f"{key} {_number(result.estimate.mean)} [{_number(result.estimate.low)}, {_number(result.estimate.high)}]"
         for key, result in numbers.items()
     ]
     return f"evaluate: {task} at step {step}: {', '.join(parts)}, {next(iter(numbers.values())).n_questions} questions"
@@ -310,7 +359,21 @@ class EvaluationCallback(TrainerCallback):  # type: ignore[misc]
         self._run.state.wait_for_everyone()
 
 
+def _number(value: float | None) -> str:
+    """Three digits; a mean or a bound that does not exist is said to be missing."""
+    return "n/a" if value is None or value != value else f"{value:.3f}"
+
+
 # ---- the end --------------------------------------------------------------------------------------------------------
+
+
+def already_finished(run: Run) -> bool:
+    """Whether an earlier start of this recipe ended; its summary then stays as it is."""
+    finished = run.folder.summary_path.exists()
+    run.state.wait_for_everyone()
+    if finished:
+        run.say(f"finished before; see {run.folder.summary_path} and {run.folder.path / 'README.md'}")
+    return finished
 
 
 def report(run: Run, seconds: float) -> None:
@@ -354,7 +417,7 @@ def _closing_lines(run: Run, summary: dict[str, Any]) -> Sequence[str]:
     for key, label in ((GREEDY, "greedy"), (SAMPLED, "sampled at temperature 1")):
         if f"{key}_before" in summary and f"{key}_after" in summary:
             before, after = (
-                f"{summary[f'{key}_{when}']:.3f} [{', '.join(f'{x:.3f}' for x in summary[f'{key}_{when}_interval'])}]"
+                f"{_number(summary[f'{key}_{when}'])} [{', '.join(map(_number, summary[f'{key}_{when}_interval']))}]"
                 for when in ("before", "after")
             )
             lines.append(f"  {label}: {before} -> {after}  ({summary['questions']} questions of {summary['task']})")

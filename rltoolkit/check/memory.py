@@ -14,7 +14,7 @@ Not counted: the process itself with its libraries, the CUDA context, fragmentat
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from rltoolkit.check.model_shape import ModelShape
@@ -156,7 +156,9 @@ def _all_states(shape: ModelShape, plan: TrainPlan) -> list[_Amount]:
         amounts += _states("adapters", _Trained(adapters, True), plan)
     if plan.critic is not None:
         parameters = plan.critic.backbone_parameters + plan.critic.hidden
-        amounts += _states("critic", _Trained(parameters, True), plan)
+        # a critic in 16 bits is trained in float32, unless DeepSpeed keeps float32 weights itself
+        own = plan if plan.sharding.startswith("zero") else replace(plan, weight_bytes=4)
+        amounts += _states("critic", _Trained(parameters, True), own)
     if plan.reference and plan.lora is None:
         share = plan.processes if plan.sharding in ("zero3", "fsdp") else 1
         amounts.append(_Amount("reference weights", shape.parameters * plan.weight_bytes / share, _phases(plan)))

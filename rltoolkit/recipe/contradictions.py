@@ -67,10 +67,18 @@ def one_train_section(draft: Draft) -> Iterator[Finding]:
         yield Finding("sft.train", "given beside train", remedy="for method sft give one of the two")
 
 
+def quantization_is_for_sft(draft: Draft) -> Iterator[Finding]:
+    """RLSP copies the backbone for its critic, which a quantized one does not allow."""
+    model = draft.sections.get("model")
+    if draft.method == "rlsp" and model is not None and model.quantization is not None:
+        remedy = "remove it; model.lora without it saves the gradients and optimiser states"
+        yield Finding("model.quantization", f"is {model.quantization}, which rlsp does not support yet", remedy=remedy)
+
+
 def quantization_needs_lora(draft: Draft) -> Iterator[Finding]:
     """Quantised weights cannot be trained."""
     model = draft.sections.get("model")
-    if model is not None and model.quantization is not None and model.lora is None:
+    if draft.method != "rlsp" and model is not None and model.quantization is not None and model.lora is None:
         found = f"is {model.quantization} without model.lora"
         remedy = "add model.lora, since quantised weights cannot be trained"
         yield Finding("model.quantization", found, remedy=remedy, rests_on=("model.lora",))
@@ -81,7 +89,7 @@ def cpu_precision(draft: Draft) -> Iterator[Finding]:
     train, model = draft.train(), draft.sections.get("model")
     if train.get("use_cpu") is not True:
         return
-    if model is not None and model.quantization is not None:
+    if draft.method != "rlsp" and model is not None and model.quantization is not None:
         yield Finding("model.quantization", "is given with train.use_cpu: true", remedy="remove one of the two")
     if model is not None and model.dtype == "float16":
         remedy = "give float32 or bfloat16; float16 training needs a GPU's loss scaling"
@@ -106,9 +114,9 @@ def sampling_is_scored(draft: Draft) -> Iterator[Finding]:
         yield Finding("rollout.temperature", "is 0 for method rlsp", "a number > 0", "greedy sampling explores nothing")
     for key, whole in (("top_p", 1.0), ("top_k", 0), ("min_p", 0.0)):
         value = getattr(rollout, key)
-        if rollout.backend == "vllm" and value != whole:
-            remedy = f"set it to {whole}: training scores the whole distribution, vLLM would score the cut one"
-            yield Finding(f"rollout.{key}", f"is {value} with rollout.backend vllm", remedy=remedy)
+        if value != whole:
+            remedy = f"set it to {whole}: samples of a cut distribution would be scored under the whole one"
+            yield Finding(f"rollout.{key}", f"is {value} for method rlsp", remedy=remedy)
 
 
 def exploration_fits(draft: Draft) -> Iterator[Finding]:
@@ -186,6 +194,7 @@ RULES: tuple[Rule, ...] = (
     method_needs,
     one_train_section,
     quantization_needs_lora,
+    quantization_is_for_sft,
     cpu_precision,
     one_precision,
     sampling_is_scored,

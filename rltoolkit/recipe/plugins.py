@@ -28,8 +28,10 @@ def make_verifier(loaded: LoadedRecipe) -> Verifier:
     rewards = loaded.recipe.rewards
     if rewards is None:
         raise RecipeError([loaded.problem(Finding("rewards.outcome", "missing", remedy="name a verifier"))])
-    name = rewards.outcome.verifier
-    made = _make(loaded, "rewards.outcome", "verifier", name, rewards.outcome, VERIFIER_CLASSES)
+    name, section = rewards.outcome.verifier, rewards.outcome
+    if name == "math" and loaded.recipe.train.get("paper_compat") is True and "box" not in section.options:
+        section = section.model_copy(update={"box": "first"})  # as released; the length term reads that box, too
+    made = _make(loaded, "rewards.outcome", "verifier", name, section, VERIFIER_CLASSES)
     if not isinstance(made, Verifier):
         raise _wrong_kind(loaded, "rewards.outcome.verifier", name, made, "check(response, reference)")
     return made

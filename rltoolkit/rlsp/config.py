@@ -1,7 +1,7 @@
 """The options of RLSPTrainer."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from trl import GRPOConfig
@@ -75,6 +75,11 @@ class RLSPConfig(GRPOConfig):
             self.num_generations = _stand_in_group(self)
         super().__post_init__()
         self.num_generations = wanted
+        if self.micro_steps_per_rollout % self.gradient_accumulation_steps:
+            raise ValueError(
+                f"RLSPConfig: gradient_accumulation_steps is {self.gradient_accumulation_steps}, which does not divide "
+                f"steps_per_generation * num_iterations = {self.micro_steps_per_rollout}; an update would mix rollouts"
+            )
 
     @property
     def micro_steps_per_rollout(self) -> int:
@@ -144,6 +149,20 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
 }
 
 
+# options of GRPO's loss and of its group advantages, which are not used here
+_WITHOUT_EFFECT = (
+    "delta",
+    "entropy_coef",
+    "importance_sampling_level",
+    "multi_objective_aggregation",
+    "off_policy_mask_threshold",
+    "reward_weights",
+    "scale_rewards",
+    "top_entropy_quantile",
+    "use_adaptive_entropy",
+)
+
+
 def _check(config: RLSPConfig) -> None:
     problems = []
     for name, (low, high, closed) in _RANGES.items():
@@ -154,6 +173,10 @@ def _check(config: RLSPConfig) -> None:
             problems.append(
                 f"{name} is {value!r}; give a number {sign} {low}" + (f" and <= {high}" if high < math.inf else "")
             )
+    defaults = {field.name: field.default for field in fields(GRPOConfig)}
+    for name in _WITHOUT_EFFECT:
+        if getattr(config, name) != defaults[name]:
+            problems.append(f"{name} is {getattr(config, name)!r}; it has no effect in RLSP, remove it")
     if config.beta != 0:
         problems.append(f"beta is {config.beta!r}; KL is part of the reward here, set kl_coef instead")
     if config.loss_type != "dapo":

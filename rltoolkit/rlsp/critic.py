@@ -6,6 +6,7 @@ but in the optimiser would pile up gradients that nobody clears.
 
 import copy
 import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import MethodType
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoModel, PreTrainedModel
+from transformers import AutoConfig, AutoModel, PreTrainedModel
 from trl.trainer.utils import FusedCausalLMOutput
 
 from reward_models.value_head import ValueHead
@@ -25,6 +26,7 @@ __all__ = [
     "Critic",
     "attach_critic",
     "frozen_copy",
+    "hide_critic",
     "load_critic",
     "parameters_by_owner",
     "save_critic",
@@ -34,6 +36,7 @@ __all__ = [
 CRITIC_FOLDER = "critic"
 CRITIC_KEY = "critic."
 WEIGHTS_FILE = "model.safetensors"
+HEAD_KEY = "head.linear.weight"
 
 
 class Critic(nn.Module):
@@ -58,8 +61,14 @@ class Critic(nn.Module):
 
     @classmethod
     def from_pretrained(cls, name_or_path: str, *, seed: int = 0, **kwargs: Any) -> "Critic":
-        """Start from another model's backbone, with a fresh head."""
-        return cls(AutoModel.from_pretrained(name_or_path, **kwargs), seed=seed)
+        """Start from another model's backbone, with a fresh head, or from a critic that a run has saved."""
+        folder = Path(name_or_path)
+        saved = folder / WEIGHTS_FILE
+        if not saved.is_file() or HEAD_KEY not in load_file(saved):
+            return cls(AutoModel.from_pretrained(name_or_path, **kwargs), seed=seed)
+        critic = cls(AutoModel.from_config(AutoConfig.from_pretrained(name_or_path)), seed=seed)
+        _load_weights(saved, critic)
+        return critic
 
 
 @dataclass
@@ -91,15 +100,29 @@ def attach_critic(base: PreTrainedModel, critic: nn.Module) -> None:
     base.forward = MethodType(forward, base)
 
 
+def hide_critic(generation: Any) -> None:
+    """Keep TRL's weight sync from sending the critic to vLLM, which knows no such weights."""
+    every_parameter = generation._iter_named_params
+
+    def policy_only() -> Iterator[tuple[str, Tensor]]:
+        return ((name, tensor) for name, tensor in every_parameter() if not _is_critics(name))
+
+    generation._iter_named_params = policy_only
+
+
+def _is_critics(name: str) -> bool:
+    """Whether a parameter's name is that of the critic; with PEFT the policy's name stands before it."""
+    before, found, _ = name.partition(CRITIC_KEY)
+    return bool(found) and (not before or before.endswith("."))
+
+
 def split_state(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Split a state dict of the joint model into the policy's and the critic's, the latter without its prefix."""
     policy: dict[str, Tensor] = {}
     critic: dict[str, Tensor] = {}
     for name, tensor in state.items():
-        before, found, after = name.partition(CRITIC_KEY)
-        # with PEFT the policy's name stands before: base_model.model.critic.head...
-        if found and (not before or before.endswith(".")):
-            critic[after] = tensor
+        if _is_critics(name):
+            critic[name.partition(CRITIC_KEY)[2]] = tensor
         else:
             policy[name] = tensor
     return policy, critic
@@ -121,6 +144,10 @@ def load_critic(folder: Path, critic: nn.Module) -> None:
     path = folder / CRITIC_FOLDER / WEIGHTS_FILE
     if not path.is_file():
         raise ModelError(f"{path} does not exist; {folder} is no checkpoint of RLSP, or its critic was deleted")
+    _load_weights(path, critic)
+
+
+def _load_weights(path: Path, critic: nn.Module) -> None:
     device = next(critic.parameters()).device
     try:
         critic.load_state_dict(load_file(path, device=str(device)))

@@ -17,12 +17,15 @@ from rltoolkit.errors import DataError
 from rltoolkit.phases import (
     EvaluationCallback,
     Run,
+    already_finished,
+    begin_run,
     evaluation_phase,
     free_memory,
     lora_config,
     model_options,
-    open_run,
+    prepare_run,
     report,
+    resolved_model,
     sft_phase,
     start_model,
     trainer_options,
@@ -55,13 +58,16 @@ def run_rlsp_recipe(loaded: LoadedRecipe) -> Path:
     """
     verifier = make_verifier(loaded)
     make_exploration(loaded)
-    run = open_run(loaded)
+    run = prepare_run(loaded)
     config = _config(run)
     prompts = _prompts(run)
     config.require_prompts(len(prompts))
-    started = time.monotonic()
     with _pool(loaded, verifier) as pool:
         _check_references(run, pool, prompts)
+        run = begin_run(run)
+        if already_finished(run):
+            return run.folder.path
+        started = time.monotonic()
         model = sft_phase(run, start_model(run), run.folder.path / "checkpoints" / "sft" / "model")
         evaluation_phase(run, "evaluate_before", model, step=0)
         _train_phase(run, config, prompts, model, verifier, pool)
@@ -75,6 +81,9 @@ def _config(run: Run) -> RLSPConfig:
     rollout = run.recipe.rollout
     fixed = {**trainer_options(run, TRAIN_PHASE), **sampling_options(rollout), "use_vllm": rollout.backend == "vllm"}
     config: RLSPConfig = build_config(run.loaded, RLSPConfig, fixed=fixed)
+    critic = config.critic_model_name_or_path
+    if critic is not None:
+        config.critic_model_name_or_path = resolved_model(run.loaded, "train.critic_model_name_or_path", critic)
     return config
 
 
@@ -114,7 +123,7 @@ def _check_references(run: Run, pool: VerifierPool, prompts: Dataset) -> None:
 def _train_phase(
     run: Run, config: RLSPConfig, prompts: Dataset, model: str, verifier: Verifier, pool: VerifierPool
 ) -> None:
-    if run.folder.is_done(TRAIN_PHASE):
+    if run.is_done(TRAIN_PHASE):
         run.say(f"train: done before, {run.folder.model_dir}")
         return
     policy = AutoModelForCausalLM.from_pretrained(model, **model_options(run.recipe))

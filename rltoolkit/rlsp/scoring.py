@@ -105,7 +105,11 @@ def describe(completions: Sequence[Any], outcome_function: RewardCallable, *, pa
 
 
 def combine(outcome: Tensor, exploration: Tensor | None, facts: Sequence[ResponseFacts], config: RLSPConfig) -> Tensor:
-    """The scalar reward per response, (B,), NaN where the outcome is; see rlsp/reward.py for the two forms."""
+    """The scalar reward per response, (B,); see rlsp/reward.py for the two forms.
+
+    NaN where the outcome is, and in safe mode where the exploration reward failed: such a response is left out. In
+    paper mode the exploration reward is the judge's score, and a failed judge counts as the released code has it.
+    """
     has_answer = torch.tensor([fact.has_answer for fact in facts], device=outcome.device)
     if config.paper_compat:
         length = torch.tensor([fact.paper_length for fact in facts], device=outcome.device)
@@ -119,5 +123,5 @@ def combine(outcome: Tensor, exploration: Tensor | None, facts: Sequence[Respons
             clip=config.reward_clip,
         )
         return torch.where(outcome.isnan(), outcome, reward)
-    effort = torch.zeros_like(outcome) if exploration is None else exploration.nan_to_num(nan=0.0)
+    effort = torch.zeros_like(outcome) if exploration is None else exploration
     return decoupled_reward(outcome, effort, has_answer, alpha=config.alpha, no_answer_penalty=config.no_answer_penalty)

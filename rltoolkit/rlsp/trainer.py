@@ -17,7 +17,7 @@ from torch.utils.data import Sampler
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 from trl import GRPOTrainer
 
-from reward_models.exploration import ExplorationReward
+from reward_models.exploration import DistinctSteps, ExplorationReward, LengthExploration
 from reward_models.verdict import Verifier
 from rltoolkit.errors import ModelError
 from rltoolkit.rlsp.advantages import Moments, explained_variance, gae, masked_moments, whiten
@@ -26,6 +26,7 @@ from rltoolkit.rlsp.critic import (
     Critic,
     attach_critic,
     frozen_copy,
+    hide_critic,
     load_critic,
     parameters_by_owner,
     save_critic,
@@ -67,7 +68,7 @@ class RLSPTrainer(GRPOTrainer):
 
     def __init__(
         self,
-        model: str | PreTrainedModel | PeftModel,
+        model: str | PreTrainedModel,
         outcome_reward: Verifier | RewardCallable,
         exploration_reward: ExplorationReward | RewardCallable | None = None,
         args: RLSPConfig | None = None,
@@ -81,11 +82,10 @@ class RLSPTrainer(GRPOTrainer):
         sample_sink: SampleSink | None = None,
     ) -> None:
         args = args if args is not None else RLSPConfig(output_dir="runs/rlsp")
-        _refuse_sharded_training(args)
+        _refuse_what_cannot_work(model, exploration_reward, args)
         policy = _load(model, args) if isinstance(model, str) else model
         critic = critic if critic is not None else _new_critic(policy, args)
-        is_peft = isinstance(policy, PeftModel) or peft_config is not None
-        reference = frozen_copy(policy) if args.kl_coef > 0 and not is_peft else None
+        reference = frozen_copy(policy) if args.kl_coef > 0 and peft_config is None else None
 
         self.sampler: EpochSeededSampler | None = None
         self.rollout_backend: RolloutBackend | None = None
@@ -96,10 +96,10 @@ class RLSPTrainer(GRPOTrainer):
         functions: list[Any] = [self._outcome_function]
         if exploration_reward is not None:
             functions.append(self._as_exploration_function(exploration_reward))
-        # With adapters TRL makes the reference (adapter off, or a frozen copy of it) when beta is set at this point.
+        # With adapters TRL takes the policy without them as the reference, when beta is set at this point.
         # Without, the reference is the copy made above: TRL would load it from the name in the model's config, which
         # for a model trained in memory is not the model that training starts from.
-        args.beta = args.kl_coef if is_peft else 0.0
+        args.beta = 0.0 if peft_config is None else args.kl_coef
         super().__init__(
             model=policy,
             reward_funcs=functions,
@@ -113,6 +113,8 @@ class RLSPTrainer(GRPOTrainer):
         args.beta = 0.0
         self._use_reference(reference)
         attach_critic(self._base_model(), critic)
+        if self.use_vllm:
+            hide_critic(self.vllm_generation)
         self.add_callback(RolloutSchedule(self))
         if isinstance(self.train_dataset, Dataset):
             args.require_prompts(len(self.train_dataset))
@@ -130,7 +132,8 @@ class RLSPTrainer(GRPOTrainer):
             return
         from trl.trainer.utils import add_fused_lm_head
 
-        add_fused_lm_head(reference, temperature=self.temperature)
+        cast = self.args.cast_lm_head_to_fp32
+        add_fused_lm_head(reference, temperature=self.temperature, cast_lm_head_to_fp32=cast)
         self.ref_model = self.accelerator.prepare_model(reference, evaluation_mode=True)
 
     def _base_model(self) -> PreTrainedModel:
@@ -390,18 +393,23 @@ def _load(name_or_path: str, args: RLSPConfig) -> PreTrainedModel:
     return AutoModelForCausalLM.from_pretrained(name_or_path, **options)
 
 
-def _new_critic(policy: PreTrainedModel | PeftModel, args: RLSPConfig) -> Critic:
+def _new_critic(policy: PreTrainedModel, args: RLSPConfig) -> Critic:
     if args.critic_model_name_or_path is not None:
-        return Critic.from_pretrained(args.critic_model_name_or_path, seed=args.seed, dtype=policy.dtype)
-    if isinstance(policy, PeftModel):
+        critic = Critic.from_pretrained(args.critic_model_name_or_path, seed=args.seed, dtype=policy.dtype)
+    else:
+        critic = Critic.from_policy(policy, seed=args.seed)
+    # In 16 bits small steps round to nothing. DeepSpeed keeps float32 weights of its own, and wants one dtype.
+    return critic if args.deepspeed_plugin is not None else critic.float()
+
+
+def _refuse_what_cannot_work(model: Any, exploration: Any, args: RLSPConfig) -> None:
+    if isinstance(model, PeftModel):
+        raise ModelError("the model already has an adapter; pass the base model, and the adapter's peft_config")
+    if args.paper_compat and isinstance(exploration, LengthExploration | DistinctSteps):
         raise ModelError(
-            "the model already has an adapter, so its backbone cannot be copied as a critic; pass the base model with "
-            "peft_config, or a critic, or set critic_model_name_or_path"
+            f"in paper mode the exploration reward is the judge's score, and {type(exploration).__name__} is none; its "
+            "length term is length_constant. Pass None or a judge, or set paper_compat to False"
         )
-    return Critic.from_policy(policy, seed=args.seed)
-
-
-def _refuse_sharded_training(args: RLSPConfig) -> None:
     plugin = args.deepspeed_plugin
     stage = 0 if plugin is None else plugin.zero_stage
     if stage == 3 or args.distributed_state.distributed_type.name == "FSDP":
@@ -409,4 +417,9 @@ def _refuse_sharded_training(args: RLSPConfig) -> None:
         raise ModelError(
             f"{name} shards the critic inside the model, which RLSPTrainer does not support yet; use DDP or ZeRO-1/2 "
             "(recipes/accelerate/ddp.yaml, zero2.yaml)"
+        )
+    if plugin is not None and args.critic_warmup_rollouts > 0 and args.weight_decay > 0:
+        raise ModelError(
+            f"weight_decay is {args.weight_decay} with critic_warmup_rollouts under DeepSpeed, where it would move the "
+            "policy during the warm-up; set weight_decay to 0, or critic_warmup_rollouts to 0"
         )

@@ -2,8 +2,10 @@
 
 import dataclasses
 import inspect
+from pathlib import Path
 
 import pytest
+import trl
 from transformers import Trainer, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 from trl.trainer import utils
@@ -19,7 +21,7 @@ PARAMETERS = {
         "multimodal_fields",
         "num_generations",
         "has_tool_images",
-    ],  # fmt: skip
+    ],
     (GRPOTrainer, "_compute_loss"): ["self", "model", "inputs"],
     (GRPOTrainer, "_get_train_sampler"): ["self", "dataset"],
     (GRPOTrainer, "_prepare_inputs"): ["self", "generation_batch"],
@@ -92,6 +94,20 @@ def test_the_group_check_is_the_last_but_one_of_the_config():
     assert source.count("self.num_generations") == 6
     with pytest.raises(ValueError, match="at least 2 generations"):
         GRPOConfig("out", num_generations=1, use_cpu=True, bf16=False)
+
+
+def test_vllm_gets_its_weights_from_one_place():
+    """Read, not imported: the module needs vLLM. `hide_critic` wraps the method."""
+    source = (Path(trl.__file__).parent / "generation" / "vllm_generation.py").read_text()
+    assert "def _iter_named_params(self)" in source
+    assert source.count("self._iter_named_params()") >= 1
+
+
+def test_names_of_the_loss_normaliser():
+    source = inspect.getsource(GRPOTrainer._compute_loss)
+    for name in ("self.current_gradient_accumulation_steps", "self.args.steps_per_generation", "num_items_in_batch"):
+        assert name in source
+    assert GRPOTrainer.compute_loss is not Trainer.compute_loss  # no second division by the accumulation steps
 
 
 def test_events_of_the_training_loop():

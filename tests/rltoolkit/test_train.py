@@ -150,7 +150,13 @@ def test_a_run_that_died_ends_with_the_same_weights(finished, tmp_path):
 def test_bad_input_is_refused_before_weights_are_written(tmp_path, overrides, error, message):
     with pytest.raises(error, match=message):
         run(tmp_path / "run", *overrides)
-    assert not (tmp_path / "run" / "model").exists()
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_refused_start_does_not_claim_the_folder(tmp_path):
+    with pytest.raises(DataError):
+        run(tmp_path / "run", "rollout.max_prompt_tokens=3")
+    assert run(tmp_path / "run", "train.max_steps=1", "eval.tasks=[]").is_dir()
 
 
 def write_recipe(tmp_path, **changes):
@@ -173,7 +179,7 @@ def test_references_that_the_verifier_cannot_read_are_named(tmp_path):
     data = {"train": {"path": "rows.jsonl", "format": "text", "prompt": "{prompt}", "reference": "gold"}}
     with pytest.raises(DataError, match="the verifier cannot read 16 of 16 references, first in row 1: '6'"):
         run(tmp_path / "run", "data.train.limit=null", recipe=write_recipe(tmp_path, data=data))
-    assert not (tmp_path / "run" / "checkpoints" / "sft").exists()
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_empty_dataset_is_named(tmp_path):

@@ -48,7 +48,6 @@ def test_a_recipe_for_a_cpu_runs_anywhere(load) -> None:
         (["train={bf16: true}"], "train.bf16"),
         (["train={fp16: true, bf16: false}"], "train.fp16"),
         (["train={bf16: false}", "model.attn_implementation=flash_attention_2"], "model.attn_implementation"),
-        (["train={bf16: false}", "model.quantization=4bit", "model.lora.r=4"], "model.quantization"),
         (["train={bf16: false}", "launch.accelerate_config=gpu.yaml"], "launch.accelerate_config"),
         (["sft={data: {path: 'embedded:countdown'}, train: {bf16: true}}"], "sft.train.bf16"),
     ],

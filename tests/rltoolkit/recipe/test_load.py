@@ -218,11 +218,11 @@ def test_one_wrong_value_is_one_problem(write, override: str, key: str) -> None:
 
 
 def test_overrides_reach_into_sections_that_are_absent_or_null(write) -> None:
-    loaded = load_recipe(write(GOOD + "eval: null\n"), ["model.lora.r=4", "eval.samples=3", "rollout.top_k=2"])
+    loaded = load_recipe(write(GOOD + "eval: null\n"), ["model.lora.r=4", "eval.samples=3", "rollout.max_new_tokens=2"])
     assert loaded.recipe.model.lora is not None
     assert loaded.recipe.model.lora.r == 4
     assert loaded.recipe.eval.samples == 3
-    assert loaded.overrides[("rollout", "top_k")] == "2"
+    assert loaded.overrides[("rollout", "max_new_tokens")] == "2"
 
 
 def test_the_last_override_wins(write) -> None:

@@ -37,10 +37,20 @@ def test_a_rollout_of_one_response_is_refused(tmp_path):
 
 
 def test_all_mistakes_are_named_together(tmp_path):
-    with pytest.raises(ValueError, match="gamma is 1.5") as caught:
+    with pytest.raises(ValueError, match=r"gamma is 1\.5") as caught:
         config(tmp_path, gamma=1.5, gae_lambda=-0.1, alpha=2, beta=0.04, loss_type="grpo")
     for part in ("gae_lambda is -0.1", "alpha is 2", "set kl_coef instead", "RLSP has its own loss"):
         assert part in str(caught.value)
+
+
+def test_options_of_grpo_without_an_effect_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"entropy_coef is 0\.01; it has no effect in RLSP"):
+        config(tmp_path, entropy_coef=0.01)
+
+
+def test_an_update_that_would_mix_rollouts_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="gradient_accumulation_steps is 3, which does not divide"):
+        config(tmp_path, gradient_accumulation_steps=3, steps_per_generation=4)
 
 
 @pytest.mark.parametrize(("step", "rollouts"), [(0, 0), (3, 0), (4, 1), (7, 1), (8, 2)])

@@ -10,7 +10,7 @@ from peft import LoraConfig
 from transformers import AutoModelForCausalLM
 
 from reward_models.exploration import LengthExploration
-from rltoolkit.errors import DataError
+from rltoolkit.errors import DataError, ModelError
 from rltoolkit.rlsp.critic import Critic
 
 
@@ -212,7 +212,7 @@ def test_saved_model_is_clean_and_the_critic_stands_beside_it(make_trainer, tmp_
 
 @pytest.mark.parametrize("save_at", [2, 3, 6])
 def test_resume_ends_with_the_same_weights(make_trainer, policy, tmp_path, save_at):
-    """At a rollout's end, in its middle (the checkpoint waits for the end), and in the second epoch (after 5 rollouts)."""
+    """At a rollout's end, in its middle (the checkpoint waits for it), and in the second epoch (after 5 rollouts)."""
     start = copy.deepcopy(policy)
     options = {
         "outcome": lengths_reward,
@@ -265,6 +265,17 @@ def test_exploration_never_sees_the_reference_and_is_gated(make_trainer):
             min(1.0, len([i for i in row.completion_ids if i != 2]) / 4), abs=0.26
         )
         assert row.total_reward == pytest.approx(0.8 * row.outcome_reward - 0.5)
+
+
+def test_a_failed_exploration_reward_leaves_the_response_out(make_trainer):
+    trainer = make_trainer(outcome=lengths_reward, exploration=lambda completions, **_: [None, 0.5, 0.5, None])
+    assert rollout_of(trainer, 4)["loss_mask"].sum(1).bool().tolist() == [False, True, True, False]
+    assert trainer._metrics["train"]["reward/unscorable"] == [0.5]
+
+
+def test_length_is_no_judge_in_paper_mode(make_trainer):
+    with pytest.raises(ModelError, match="LengthExploration is none"):
+        make_trainer(outcome=lengths_reward, exploration=LengthExploration(target_tokens=4), paper_compat=True)
 
 
 def test_too_small_a_dataset_is_refused(make_trainer):

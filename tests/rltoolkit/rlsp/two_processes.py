@@ -32,7 +32,8 @@ def main(folder: Path, warmup: int) -> None:
     start = digest(policy.parameters())
     rows = [{"prompt": row["prompt"], "answer": row["answer"]} for row in countdown_rows("train", 40)]
     args = RLSPConfig(
-        str(folder / "out"), per_device_train_batch_size=4, steps_per_generation=2, max_completion_length=8, max_steps=4,
+        str(folder / "out"), per_device_train_batch_size=4, steps_per_generation=2, max_completion_length=8,
+        max_steps=4,
         learning_rate=1e-3, critic_learning_rate=1e-2, critic_warmup_rollouts=warmup, weight_decay=0.1, use_cpu=True,
         bf16=False, gradient_checkpointing=False, logging_steps=1, report_to=[], save_strategy="no", disable_tqdm=True,
     )  # fmt: skip
