@@ -82,8 +82,9 @@ def test_buffers_are_shuffled_and_split_by_row():
 def test_attributes_set_by_the_constructor():
     source = inspect.getsource(GRPOTrainer.__init__)
     for name in (
-        "self.beta", "self.ref_model", "self.temperature", "self.epsilon_low", "self.epsilon_high", "self.shuffle_dataset",
-        "self._metrics", "self.eos_token_ids", "self._tokenizer", "self.max_completion_length", "self.num_generations",
+        "self.beta", "self.ref_model", "self.temperature", "self.epsilon_low", "self.epsilon_high",
+        "self.shuffle_dataset", "self._metrics", "self.eos_token_ids", "self._tokenizer",
+        "self.max_completion_length", "self.num_generations",
     ):  # fmt: skip
         assert f"{name} = " in source or f"{name}, " in source, name
 
