@@ -73,6 +73,7 @@ def test_the_exit_code_is_that_of_the_training(load, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # two processes that import torch, on cores that may be shared
 @pytest.mark.parametrize("config", [None, "ddp.yaml"])
 def test_two_processes_are_two(load, tmp_path: Path, config: str | None, capfd: pytest.CaptureFixture[str]) -> None:
     overrides = [
