@@ -14,6 +14,7 @@ import signal
 import sys
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import NoReturn
 
 from reward_models.verdict import Outcome, Verdict, Verifier, checked
@@ -102,4 +103,12 @@ def _limit(settings: WorkerSettings) -> None:
 
 
 def _peak_kb() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    """Most memory that this process has held, in KiB.
+
+    Linux's ru_maxrss starts at the size of the process that started this one, which for a trainer is gigabytes.
+    """
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+    except OSError:  # not Linux
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(status.partition("VmHWM:")[2].split()[0])

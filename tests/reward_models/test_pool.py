@@ -85,6 +85,13 @@ def test_memory_is_limited_and_given_back() -> None:
         assert pool.check("pid", "x").extracted not in {None, before}
 
 
+def test_a_large_parent_does_not_hide_what_a_worker_eats() -> None:
+    ballast = bytearray(1_500_000_000)  # a trainer's process is larger than its workers ever get
+    ballast[::4096] = b"x" * len(ballast[::4096])
+    test_memory_is_limited_and_given_back()
+    assert len(ballast) == 1_500_000_000
+
+
 def test_what_is_no_text_is_judged_without_a_worker(pool: VerifierPool) -> None:
     responses: list[str] = [b"ok", "ok", None]  # type: ignore[list-item]
     references: list[str] = ["ok", 7, "ok"]  # type: ignore[list-item]
