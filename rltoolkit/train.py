@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rltoolkit.errors import RLToolkitError
+from rltoolkit.own_packages import hidden_packages
 from rltoolkit.recipe import LoadedRecipe, load_recipe
 
 __all__ = ["main", "train"]
@@ -25,6 +26,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="change a value of the recipe")
     options = parser.parse_args(arguments)
     prepare_environment()
+    hidden = hidden_packages()
+    if hidden is not None:
+        sys.stderr.write(f"{hidden}\n")
+        return EXIT_MISTAKE
     try:
         train(load_recipe(options.recipe, options.overrides))
     except RLToolkitError as error:
