@@ -21,6 +21,7 @@ from typing import Any
 
 from scipy import stats
 
+from rltoolkit.embedded.countdown import attempts
 from rltoolkit.run.versions import collect_versions
 
 ROOT = Path(__file__).parents[1]
@@ -34,6 +35,7 @@ ABLATIONS = {
         "rewards.exploration={kind: length, target_tokens: 100}",
     ],
 }
+WHEN = ("before", "after")
 SHOWN = (
     "accuracy_before",
     "accuracy_after",
@@ -46,24 +48,47 @@ SHOWN = (
 
 
 def run(folder: Path, seed: int, overrides: Sequence[str]) -> dict[str, Any]:
-    """Run (or continue) the recipe and return its summary; the log lies beside the run."""
+    """Run or continue the recipe, unless it is finished, and return its summary; the log lies beside the run."""
+    if not (folder / "summary.json").exists():
+        start(folder, seed, overrides)
+    summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
+    stopping = {when: stopping_rates(folder / "eval" / f"evaluate_{when}.countdown.sampled.jsonl") for when in WHEN}
+    return {"overrides": list(overrides), **summary, "stopping": stopping}
+
+
+def start(folder: Path, seed: int, overrides: Sequence[str]) -> None:
+    """Start the training command and wait for its end."""
     arguments = [RECIPE, f"seed={seed}", f"output_dir={folder}", *overrides]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1"}
     with folder.with_suffix(".log").open("w") as log:
         command = [sys.executable, "-m", "rltoolkit.train", *arguments]
         subprocess.run(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, check=True)
-    summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
-    return {"overrides": list(overrides), **summary}
+
+
+def stopping_rates(samples: Path) -> dict[str, float]:
+    """How often a sampled response ends its search after a true hit, and after a miss; false marks count as misses."""
+    counts = {"hit": [0, 0], "miss": [0, 0]}  # attempts, and those that were the last before the box
+    for line in samples.read_text().splitlines():
+        row = json.loads(line)
+        a, b, c = (int(number) for number in row["prompt"].strip().partition(">")[0].split(","))
+        target = int(row["prompt"].strip().partition(">")[2])
+        values = {attempt.steps: attempt.value for attempt in attempts((a, b, c))}
+        shown = row["response"].split("\n")
+        for place, text in enumerate(shown[:-1]):
+            count = counts["hit" if values.get(text.partition("?")[0]) == target else "miss"]
+            count[0] += 1
+            count[1] += place == len(shown) - 2 and "boxed" in shown[-1]
+    return {f"stop_after_{kind}": last / max(1, seen) for kind, (seen, last) in counts.items()}
 
 
 def compared(folder: Path, seed: int, full: dict[str, Any]) -> dict[str, list[str]]:
     """Name and overrides of what a seed's finished run is compared with, from the same stage-one model."""
-    start = ["sft=null", f"model.name_or_path={folder}/rlsp-{seed}/checkpoints/sft/model"]
+    base = ["sft=null", f"model.name_or_path={folder}/rlsp-{seed}/checkpoints/sft/model"]
     steps = json.loads((folder / f"rlsp-{seed}/manifest.json").read_text())["phases"]["sft"]["result"]
     same_time = round(full["train_seconds"] / steps["seconds"] * steps["steps"])
-    continued = ["method=sft", "data=null", "rewards=null", "train={}", start[1], f"sft.train.max_steps={same_time}"]
+    continued = ["method=sft", "data=null", "rewards=null", "train={}", base[1], f"sft.train.max_steps={same_time}"]
     continued += ["sft.train.learning_rate=1.0e-3", "eval.every_steps=null"]
-    return {name: [*start, *overrides] for name, overrides in ABLATIONS.items()} | {"SFT continued": continued}
+    return {name: [*base, *overrides] for name, overrides in ABLATIONS.items()} | {"SFT continued": continued}
 
 
 def all_runs(folder: Path, seeds: Sequence[int], parallel: int) -> list[dict[str, dict[str, Any]]]:
