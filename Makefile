@@ -15,7 +15,7 @@ PYTEST := $(OFFLINE) $(BIN)/python -m pytest
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 
-setup: $(VENV)/.ready  ## create the environment, with every extra that runs on a CPU except vLLM
+setup: $(VENV)/.ready  ## create the environment, with all that tests and CPU recipes need
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
