@@ -40,7 +40,7 @@ def paper_reward(
 ) -> Tensor:
     """The reward of the released code: base - C/L, mixed with the judge's score where there is one, clipped.
 
-    All arguments (B,). `length` is L, characters before the first box over 4; it is floored at 1, the only departure:
+    All arguments (B,). `length` is L, characters before the first box over 4; it is floored at 1, unlike there:
     the released code divides by zero there and maps the error to a neutral 0. A NaN judge score counts as 0.5.
     """
     outcome = _at_least_float32(outcome)
