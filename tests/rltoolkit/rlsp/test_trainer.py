@@ -210,7 +210,7 @@ def test_saved_model_is_clean_and_the_critic_stands_beside_it(make_trainer, tmp_
         assert torch.equal(tensor, fresh.state_dict()[name])
 
 
-@pytest.mark.parametrize("save_at", [2, 3, 6])
+@pytest.mark.parametrize("save_at", [2, 3, 12])
 def test_resume_ends_with_the_same_weights(make_trainer, policy, tmp_path, save_at):
     """At a rollout's end, in its middle (the checkpoint waits for it), and in the second epoch (after 5 rollouts)."""
     start = copy.deepcopy(policy)
@@ -218,7 +218,7 @@ def test_resume_ends_with_the_same_weights(make_trainer, policy, tmp_path, save_
         "outcome": lengths_reward,
         "save_strategy": "steps",
         "save_steps": save_at,
-        "max_steps": 12,
+        "max_steps": 16,
         "kl_coef": 0.1,
     }
     straight = make_trainer(model=copy.deepcopy(start), **options)
