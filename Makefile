@@ -19,7 +19,7 @@ setup: $(VENV)/.ready  ## create the environment, with all that tests and CPU re
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) -e ".[dev,tracking]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) -e ".[dev,tracking,judge]"
 	@touch $@
 
 quickstart: setup  ## RLSP on the embedded task: imitate, explore with PPO, evaluate before and after (about 10 minutes)

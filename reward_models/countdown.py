@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 
-from reward_models.boxes import last_box
-from reward_models.extraction import after_thinking
+from reward_models.answers.boxes import last_box
+from reward_models.answers.extraction import after_thinking
 from reward_models.verdict import Verdict
 
 # Six numbers with all brackets need about 60 characters; the limit also bounds the depth of the parser.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Protocol, runtime_checkable
 
-from reward_models.boxes import first_simple_box, last_box
+from reward_models.answers.boxes import first_simple_box, last_box
 from reward_models.errors import VerifierError
 
 # A pattern is tried on a line of at most this many characters, so that one endless line cannot make it crawl.

@@ -5,11 +5,11 @@ from __future__ import annotations
 import unicodedata
 from typing import get_args
 
+from reward_models.answers.exact import is_words, normalise, same_number, same_text, visible
+from reward_models.answers.extraction import BoxChoice, ExtractionPolicy, after_thinking, extract
+from reward_models.answers.limits import MAX_ANSWER_CHARS, refusal
+from reward_models.answers.symbolic import load, same_by_algebra
 from reward_models.errors import VerifierError
-from reward_models.exact import is_words, normalise, same_number, same_text, visible
-from reward_models.extraction import BoxChoice, ExtractionPolicy, after_thinking, extract
-from reward_models.limits import MAX_ANSWER_CHARS, refusal
-from reward_models.symbolic import load, same_by_algebra
 from reward_models.verdict import Verdict
 
 # Control characters and lone halves of a surrogate pair.
@@ -20,12 +20,12 @@ class MathVerifier:
     r"""Compares the stated answer with the reference: as text, as exact numbers, then by math-verify.
 
     Nothing is tolerated that mathematics does not grant: 0.5 is not 50, 50.004 is not 50. What algebra must
-    not see (`reward_models.limits`) is wrong unless it equals the reference as text. The algebra may still
+    not see (`reward_models.answers.limits`) is wrong unless it equals the reference as text. The algebra may still
     take for ever: the verifier belongs into a `VerifierPool` wherever answers come from a model.
 
     Args:
         extraction: "boxed" reads `\boxed{...}` alone; "marked" also a stated answer field; "lenient" also the
-            last expression (see `reward_models.extraction`).
+            last expression (see `reward_models.answers.extraction`).
         thinking_end: only the text behind the last one counts; None if the model does not mark it.
         box: "last" takes the last box with balanced braces; "first" the first box with at most one level of
             braces, as the released RLSP trainer did.

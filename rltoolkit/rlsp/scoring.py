@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reward_models.boxes import first_simple_box, last_box
+from reward_models.answers.boxes import first_simple_box, last_box
 from reward_models.exploration import ExplorationReward, attempt_lines, paper_length
 from reward_models.reward_func import RewardFunction, as_reward_func, completion_text
 from reward_models.verdict import Outcome, Verdict, Verifier

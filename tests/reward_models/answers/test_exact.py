@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reward_models.exact import is_words, normalise, read_number, same_number, same_text
+from reward_models.answers.exact import is_words, normalise, read_number, same_number, same_text
 
 
 def number(answer: str) -> Fraction | None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from reward_models.limits import MAX_ANSWER_CHARS, MAX_DIGITS_IN_A_ROW, MAX_NESTING, refusal
+from reward_models.answers.limits import MAX_ANSWER_CHARS, MAX_DIGITS_IN_A_ROW, MAX_NESTING, refusal
 
 
 @pytest.mark.parametrize(

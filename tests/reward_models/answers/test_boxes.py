@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reward_models.boxes import first_simple_box, last_box
+from reward_models.answers.boxes import first_simple_box, last_box
 
 # The extraction table of the RLSP notes: response, released trainer, last balanced box.
 TABLE = [

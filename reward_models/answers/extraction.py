@@ -17,7 +17,7 @@ import re
 from collections import deque
 from typing import Literal, NamedTuple
 
-from reward_models.boxes import first_simple_box, last_box
+from reward_models.answers.boxes import first_simple_box, last_box
 
 ExtractionPolicy = Literal["boxed", "marked", "lenient"]
 BoxChoice = Literal["last", "first"]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reward_models.extraction import ExtractionPolicy, after_thinking, extract
+from reward_models.answers.extraction import ExtractionPolicy, after_thinking, extract
 
 # Response, then what boxed, marked and lenient read.
 TABLE: list[tuple[str, str | None, str | None, str | None]] = [
