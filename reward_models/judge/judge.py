@@ -1,0 +1,169 @@
+"""The judge: batches in, judgements out, order kept."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Self
+
+from reward_models.errors import VerifierError
+from reward_models.judge.engine import Engine
+from reward_models.judge.judgement import JudgeCounts, Judgement, JudgeOutcome, Preference
+from reward_models.judge.prompts import (
+    BETTER_ANSWER,
+    Question,
+    preference_question,
+    rubric_question,
+    score_question,
+)
+from reward_models.judge.settings import JudgeSettings
+from reward_models.judge.tally import Tally
+
+
+class Judge:
+    """Asks a language model for scores, grades and preferences, many at a time.
+
+    The methods block until the whole batch is judged and keep its order; a failure is a Judgement with its own outcome
+    and the value None, never an exception. They may be called from any thread; async code should not be held up by
+    them: `await asyncio.to_thread(judge.score_many, ...)`. Questions that are equal within one call are asked once.
+    Starts its thread and its connections at the first question; `close()`, leaving a `with` block, or the end of the
+    process stops them. Picklable: the settings travel, connections and counts do not.
+    """
+
+    def __init__(self, settings: JudgeSettings) -> None:
+        self.settings = settings
+        self._tally = Tally()
+        self._lock = threading.Lock()
+        self._engine: Engine | None = None
+        self._finalizer: weakref.finalize[..., Judge] | None = None
+
+    def score_many(
+        self, criterion: str, responses: Sequence[str], prompts: Sequence[str] | None = None
+    ) -> list[Judgement]:
+        """Rate each response with a number in [0, 1] by `criterion`; it is shown its prompt, if there is one.
+
+        Raises:
+            VerifierError: the lengths differ, the key is not set, or the openai package is missing.
+        """
+        columns = {"responses": responses} if prompts is None else {"responses": responses, "prompts": prompts}
+        shown_prompts: Sequence[str | None] = [None] * _same_length(columns) if prompts is None else prompts
+        limit = self.settings.max_text_chars
+        return self._judge(
+            [
+                score_question(criterion, response, prompt, max_chars=limit) if _are_texts(response, prompt) else None
+                for response, prompt in zip(responses, shown_prompts, strict=True)
+            ]
+        )
+
+    def rubric_many(
+        self,
+        rubrics: str | Sequence[str],
+        prompts: Sequence[str],
+        responses: Sequence[str],
+        references: Sequence[str | None] | None = None,
+    ) -> list[Judgement]:
+        """Grade each response from 1 to 5 by a rubric, one for all or one for each.
+
+        A reference, where there is one, is an answer that deserves a 5.
+
+        Raises:
+            VerifierError: the lengths differ, the key is not set, or the openai package is missing.
+        """
+        count = _same_length({"prompts": prompts, "responses": responses})
+        rubrics = [rubrics] * count if isinstance(rubrics, str) else rubrics
+        references = [None] * count if references is None else references
+        _same_length({"responses": responses, "rubrics": rubrics, "references": references})
+        limit = self.settings.max_text_chars
+        return self._judge(
+            [
+                rubric_question(rubric, prompt, response, reference, max_chars=limit)
+                if isinstance(prompt, str) and _are_texts(response, reference)
+                else None
+                for rubric, prompt, response, reference in zip(rubrics, prompts, responses, references, strict=True)
+            ]
+        )
+
+    def prefer_many(
+        self, prompts: Sequence[str], firsts: Sequence[str], seconds: Sequence[str], criterion: str = BETTER_ANSWER
+    ) -> list[Preference]:
+        """Compare two responses to each prompt by `criterion`, in both orders.
+
+        Raises:
+            VerifierError: the lengths differ, the key is not set, or the openai package is missing.
+        """
+        count = _same_length({"prompts": prompts, "firsts": firsts, "seconds": seconds})
+        limit = self.settings.max_text_chars
+        orders = [(firsts, seconds), (seconds, firsts)]
+        judgements = self._judge(
+            [
+                preference_question(criterion, prompt, shown_a, shown_b, max_chars=limit)
+                if isinstance(prompt, str) and isinstance(shown_b, str) and isinstance(shown_a, str)
+                else None
+                for as_a, as_b in orders
+                for prompt, shown_a, shown_b in zip(prompts, as_a, as_b, strict=True)
+            ]
+        )
+        preferences = [Preference(*pair) for pair in zip(judgements[:count], judgements[count:], strict=True)]
+        self._tally.add_preferences(preferences)
+        return preferences
+
+    def counts(self) -> JudgeCounts:
+        """Outcomes, requests, tokens, cost and position bias since this object was made."""
+        return self._tally.counts(self.settings)
+
+    def close(self) -> None:
+        """Stop the thread and close the connections; a later question starts them again."""
+        with self._lock:
+            finalizer, self._finalizer, self._engine = self._finalizer, None, None
+        if finalizer is not None:
+            finalizer()
+
+    def __enter__(self) -> Self:
+        """Nothing is started before the first question."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""
+        self.close()
+
+    def __reduce__(self) -> tuple[type[Judge], tuple[JudgeSettings]]:
+        """Connections stay behind."""
+        return (type(self), (self.settings,))
+
+    def _judge(self, questions: Sequence[Question | None]) -> list[Judgement]:
+        """Answer each question; None stands for something that is no text, which is never sent."""
+        asked = [question for question in questions if question is not None]
+        answers = iter(self._started().answer(asked) if asked else [])
+        judgements = [_NO_TEXT if question is None else next(answers) for question in questions]
+        self._tally.add("cut", sum(question.cut for question in asked))
+        self._tally.add_judgements(judgements)
+        return judgements
+
+    def _started(self) -> Engine:
+        with self._lock:
+            if self._engine is not None and self._engine.pid == os.getpid():
+                return self._engine
+            if self._finalizer is not None:
+                self._finalizer.detach()  # after a fork: the thread is the parent's to stop
+            self._engine = Engine(self.settings, self._tally)
+            self._finalizer = weakref.finalize(self, self._engine.stop)
+            return self._engine
+
+
+_NO_TEXT = Judgement(JudgeOutcome.BAD_REQUEST, None, "not sent: what is to be judged is no text (str)")
+
+
+def _are_texts(*values: object) -> bool:
+    return all(isinstance(value, str) for value in values)
+
+
+def _same_length(columns: Mapping[str, Sequence[object]]) -> int:
+    lengths = {name: len(column) for name, column in columns.items()}
+    if len(set(lengths.values())) > 1:
+        raise VerifierError(f"the lengths differ: {lengths}; give one of each per question")
+    return next(iter(lengths.values()))

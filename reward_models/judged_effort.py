@@ -1,0 +1,68 @@
+"""Judged effort: an exploration reward that a language model gives (Ye et al., arXiv 2502.06773)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from reward_models.errors import VerifierError
+from reward_models.judge import EFFORT, Judge, JudgeCounts, Judgement, JudgeSettings
+
+
+class JudgedEffort:
+    """u in [0, 1]: how much thinking a judge sees in a response, right or wrong.
+
+    The judge is shown the response and the criterion, nothing else: no prompt, and no reference, which none of the
+    methods takes. A response that could not be judged has no score; it is counted and to be left out of the loss
+    (the released code pays such a response 0.5, more than an honest 0.3). Trainers call `score_many`, which asks many
+    at a time. Picklable: connections and counts stay behind.
+    """
+
+    def __init__(self, settings: JudgeSettings, criterion: str = EFFORT) -> None:
+        if not isinstance(criterion, str) or not criterion.strip():
+            raise VerifierError(f"criterion is {criterion!r}; expected the text that tells the judge what to rate")
+        self.criterion = criterion
+        self.judge = Judge(settings)
+        self.last_judgements: list[Judgement] = []
+
+    @classmethod
+    def from_options(cls, *, criterion: str = EFFORT, **settings: Any) -> JudgedEffort:
+        """From the keys of a recipe: the fields of JudgeSettings, and `criterion`.
+
+        Raises:
+            TypeError: a key is unknown or `model` is missing.
+            VerifierError: a value cannot work.
+        """
+        return cls(JudgeSettings(**settings), criterion)
+
+    def score(self, response: str, token_count: int) -> float:
+        """Return u for one response.
+
+        Raises:
+            VerifierError: the judge gave no score; `score_many` returns None instead.
+        """
+        [score] = self.score_many([response], [token_count])
+        if score is None:
+            [judgement] = self.last_judgements
+            raise VerifierError(
+                f"the judge gave no score ({judgement.outcome}): {judgement.reason}. "
+                "Call score_many, which returns None for such a response"
+            )
+        return score
+
+    def score_many(
+        self,
+        responses: Sequence[str],
+        token_counts: Sequence[int],  # noqa: ARG002  the protocol's argument
+    ) -> list[float | None]:
+        """Return u for each response, None where the judge gave none; `last_judgements` holds the reasons."""
+        self.last_judgements = self.judge.score_many(self.criterion, responses)
+        return [judgement.value for judgement in self.last_judgements]
+
+    def counts(self) -> JudgeCounts:
+        """What the judge has done so far."""
+        return self.judge.counts()
+
+    def close(self) -> None:
+        """Close the connections; the next score opens them again."""
+        self.judge.close()
