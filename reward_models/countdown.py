@@ -12,6 +12,7 @@ from fractions import Fraction
 
 from reward_models.answers.boxes import last_box
 from reward_models.answers.extraction import after_thinking
+from reward_models.countdown_solver import MOST_NUMBERS, solve
 from reward_models.verdict import Verdict
 
 # Six numbers with all brackets need about 60 characters; the limit also bounds the depth of the parser.
@@ -93,6 +94,16 @@ class CountdownVerifier:
         complaint = _complaint(answer, problem)
         extracted = answer[:MAX_EXPRESSION_CHARS]
         return Verdict.wrong(extracted, complaint) if complaint else Verdict.correct(extracted, "value reached")
+
+    def gold_response(self, reference: str) -> str | None:
+        r"""Return a solution in a box; None where the reference cannot be read or has too many numbers to try all.
+
+        A problem without a solution gives an empty box, so that a check of gold answers reports its row.
+        """
+        problem = CountdownProblem.from_reference(reference)
+        if problem is None or len(problem.numbers) > MOST_NUMBERS:
+            return None
+        return f"\\boxed{{{solve(problem.numbers, problem.target) or ''}}}"
 
 
 def _complaint(answer: str, problem: CountdownProblem) -> str:

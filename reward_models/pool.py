@@ -6,33 +6,75 @@ threads cannot be ended. Here an answer that takes too long costs a worker its l
 
 from __future__ import annotations
 
+import asyncio
+import functools
+import math
 import os
 import pickle
 import selectors
 import threading
 import time
 import weakref
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from types import TracebackType
+from typing import Any
 
 from reward_models.errors import VerifierError
-from reward_models.verdict import Verdict, Verifier
+from reward_models.gold import GoldCheck, judge_gold
+from reward_models.verdict import Outcome, Verdict, Verifier
 from reward_models.worker import WorkerSettings
 from reward_models.worker_process import State, WorkerProcess
 
 # Fresh workers that fail one after the other before the pool gives up: what loaded once should load again.
 MAX_START_FAILURES = 3
+# An abandoned call notices within this time; looking is all it costs.
+CANCEL_POLL_S = 0.05
 _MB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSettings:
+    """Settings of a pool, as `VerifierPool` takes them.
+
+    Raises:
+        VerifierError: one is out of range.
+    """
+
+    workers: int
+    timeout_s: float
+    memory_mb: int | None
+    start_timeout_s: float
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if self.workers < 1:
+            raise VerifierError(f"pool workers is {self.workers}; give at least 1")
+        for name, value in (("timeout_s", self.timeout_s), ("start_timeout_s", self.start_timeout_s)):
+            if not (math.isfinite(value) and value > 0):
+                raise VerifierError(f"pool {name} is {value}; give seconds > 0")
+        if self.memory_mb is not None and self.memory_mb < 1:
+            raise VerifierError(f"pool memory_mb is {self.memory_mb}; give megabytes > 0, or None for no limit")
+
+    def for_worker(self) -> WorkerSettings:
+        """Return what a worker must know."""
+        memory_bytes = None if self.memory_mb is None else self.memory_mb * _MB
+        return WorkerSettings(self.timeout_s, memory_bytes, self.start_timeout_s)
+
+    def options(self) -> dict[str, Any]:
+        """Return the keyword arguments that start a pool like this one."""
+        return asdict(self)
 
 
 class VerifierPool:
     """Checks answers in worker processes, each with one job in flight and a deadline.
 
-    A check that passes its deadline is ended with SIGKILL and becomes a TIMEOUT verdict; a worker that dies,
-    or a verifier that raises, becomes an ERROR verdict for that answer alone. May be used from any thread;
-    calls from several threads take turns. Workers see none of the environment's secrets and do not run the
-    main script again. One answer costs about 0.1 ms more than the check itself.
+    A check that passes its deadline is ended with SIGKILL and becomes a TIMEOUT verdict, as does one that uses more
+    processor time; a worker that dies, or a verifier that raises, becomes an ERROR verdict for that answer alone.
+    May be used from any thread and, with `acheck_many`, from coroutines; calls take turns. Workers see none of the
+    environment's secrets, write nothing to the terminal and do not run the main script again; what else they are
+    kept from stands in `reward_models.worker`. One answer costs about 0.1 ms more than the check itself.
 
     Args:
         verifier: picklable, of a class in an importable module.
@@ -54,17 +96,10 @@ class VerifierPool:
         memory_mb: int | None = 2048,
         start_timeout_s: float = 60.0,
     ) -> None:
-        if workers < 1:
-            raise VerifierError(f"pool workers is {workers}; give at least 1")
-        for name, value in (("timeout_s", timeout_s), ("start_timeout_s", start_timeout_s)):
-            if not value > 0:
-                raise VerifierError(f"pool {name} is {value}; give seconds > 0")
-        if memory_mb is not None and memory_mb < 1:
-            raise VerifierError(f"pool memory_mb is {memory_mb}; give megabytes > 0, or None for no limit")
-        self.timeout_s = timeout_s
-        self.start_timeout_s = start_timeout_s
+        self.settings = PoolSettings(workers, timeout_s, memory_mb, start_timeout_s)
+        self._verifier = verifier
         self._pickle = _pickled(verifier)
-        self._settings = WorkerSettings(timeout_s, None if memory_mb is None else memory_mb * _MB)
+        self._counts: Counter[Outcome] = Counter()
         self._lock = threading.Lock()
         self._selector = selectors.DefaultSelector()
         self._workers: list[WorkerProcess] = []
@@ -83,15 +118,37 @@ class VerifierPool:
         Raises:
             VerifierError: the lengths differ, the pool is closed, or workers can no longer be started.
         """
-        if len(responses) != len(references):
-            raise VerifierError(f"{len(responses)} responses and {len(references)} references; give one per response")
-        with self._lock:
-            self._require_open()
-            try:
-                return _Round(self, responses, references).run()
-            except BaseException:
-                self._drop_jobs()
-                raise
+        return self._judge(responses, references)
+
+    async def acheck_many(self, responses: Sequence[str], references: Sequence[str]) -> list[Verdict]:
+        """`check_many` for coroutines: the event loop goes on meanwhile.
+
+        A call that is cancelled ends its checks and leaves the pool ready for the next.
+        """
+        cancelled = threading.Event()
+        try:
+            return await asyncio.to_thread(self._judge, responses, references, cancelled=cancelled)
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    def check_gold(self, references: Sequence[str]) -> GoldCheck:
+        """Judge every reference against itself, written as a right response would write it.
+
+        Meant for the start: a row on which the verifier refuses the gold answer teaches the model that right is
+        wrong. Not counted in `counts`. See `reward_models.gold`.
+        """
+        return judge_gold(self._verifier, references, functools.partial(self._judge, counted=False))
+
+    @property
+    def counts(self) -> Counter[Outcome]:
+        """How many verdicts of each outcome the pool has returned since it was started."""
+        return Counter(self._counts)
+
+    @property
+    def verifier_type(self) -> type:
+        """The class of the verifier that judges here."""
+        return type(self._verifier)
 
     def close(self) -> None:
         """End the workers; no process is left behind. May be called more than once."""
@@ -112,6 +169,27 @@ class VerifierPool:
         """Refuse to be pickled: processes cannot travel."""
         raise VerifierError("a VerifierPool cannot be pickled; pickle the verifier and start a pool where it is used")
 
+    def _judge(
+        self,
+        responses: Sequence[str],
+        references: Sequence[str],
+        *,
+        counted: bool = True,
+        cancelled: threading.Event | None = None,
+    ) -> list[Verdict]:
+        if len(responses) != len(references):
+            raise VerifierError(f"{len(responses)} responses and {len(references)} references; give one per response")
+        with self._lock:
+            self._require_open()
+            try:
+                verdicts = _Round(self, responses, references, cancelled).run()
+            except BaseException:
+                self._drop_jobs()
+                raise
+            if counted:
+                self._counts.update(verdict.outcome for verdict in verdicts)
+            return verdicts
+
     def _require_open(self) -> None:
         if os.getpid() != self._process_id:
             raise VerifierError(
@@ -129,7 +207,7 @@ class VerifierPool:
             for worker in self._workers:
                 if not worker.connection.poll(max(0.0, worker.deadline - time.monotonic())):
                     raise VerifierError(
-                        f"a worker did not load the verifier within start_timeout_s={self.start_timeout_s}; "
+                        f"a worker did not load the verifier within start_timeout_s={self.settings.start_timeout_s}; "
                         "raise it, or make the verifier's module import less"
                     )
                 self._finish_start(worker)
@@ -147,7 +225,7 @@ class VerifierPool:
         self._start_failures = 0
 
     def _add_worker(self) -> None:
-        worker = WorkerProcess(self._pickle, self._settings, self.start_timeout_s)
+        worker = WorkerProcess(self._pickle, self.settings.for_worker())
         self._workers.append(worker)
         self._selector.register(worker.connection, selectors.EVENT_READ, worker)
 
@@ -171,11 +249,22 @@ class VerifierPool:
             self._replace(worker)
 
 
+class _CancelledError(Exception):
+    """The coroutine that wanted the verdicts is gone; nobody sees this."""
+
+
 class _Round:
     """One call of `check_many`: the jobs still to be done and the verdicts so far."""
 
-    def __init__(self, pool: VerifierPool, responses: Sequence[str], references: Sequence[str]) -> None:
+    def __init__(
+        self,
+        pool: VerifierPool,
+        responses: Sequence[str],
+        references: Sequence[str],
+        cancelled: threading.Event | None,
+    ) -> None:
         self.pool = pool
+        self.cancelled = cancelled
         self.responses = responses
         self.references = references
         self.verdicts: dict[int, Verdict] = {}
@@ -191,6 +280,8 @@ class _Round:
         for worker in list(self.pool._workers):
             self.hand_out(worker)
         while len(self.verdicts) < len(self.responses):
+            if self.cancelled is not None and self.cancelled.is_set():
+                raise _CancelledError
             for key, _ in self.pool._selector.select(self.seconds_left()):
                 self.read(key.data)
             self.end_overdue()
@@ -200,7 +291,7 @@ class _Round:
         if worker.state is not State.IDLE or not self.waiting:
             return
         job = self.waiting.popleft()
-        if not worker.send(job, self.responses[job], self.references[job], self.pool.timeout_s):
+        if not worker.send(job, self.responses[job], self.references[job], self.pool.settings.timeout_s):
             self.waiting.appendleft(job)
             self.pool._replace(worker)
 
@@ -223,9 +314,12 @@ class _Round:
         self.hand_out(worker)
 
     def seconds_left(self) -> float | None:
-        """Time until the next worker is overdue."""
-        deadlines = [worker.deadline for worker in self.pool._workers if worker.state is not State.IDLE]
-        return max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
+        """Time until the next worker is overdue, or until a call that can be cancelled must look whether it is."""
+        now = time.monotonic()
+        waits = [max(0.0, worker.deadline - now) for worker in self.pool._workers if worker.state is not State.IDLE]
+        if self.cancelled is not None:
+            waits.append(CANCEL_POLL_S)
+        return min(waits, default=None)
 
     def end_overdue(self) -> None:
         now = time.monotonic()
@@ -233,10 +327,10 @@ class _Round:
             if worker.state is State.IDLE or now < worker.deadline or worker.connection.poll():
                 continue
             if worker.job is None:
-                self.pool._restart(worker, f"not ready within start_timeout_s = {self.pool.start_timeout_s}")
+                self.pool._restart(worker, f"not ready within start_timeout_s = {self.pool.settings.start_timeout_s}")
             else:
                 self.verdicts[worker.job] = Verdict.timeout(
-                    f"no verdict within {self.pool.timeout_s} s; killed the check"
+                    f"no verdict within {self.pool.settings.timeout_s} s; killed the check"
                 )
                 self.pool._replace(worker)
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
+import numbers
+import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from reward_models.errors import VerifierError
@@ -12,32 +16,51 @@ from reward_models.verdict import Outcome, Verdict, Verifier, checked
 if TYPE_CHECKING:
     from reward_models.pool import VerifierPool
 
-Completion = str | Sequence[dict[str, Any]]
+Completion = str | Sequence[Mapping[str, Any]]
 
 # What a trainer passes beside the columns of the dataset.
 _NOT_COLUMNS = frozenset({"trainer_state", "log_extra", "log_metric", "environments"})
+# Two threads that call a function for the first time must not start two pools.
+_STARTING = threading.Lock()
 
 
 class RewardFunction:
     """Judges completions against a column of the dataset; what `as_reward_func` returns.
 
-    Picklable; a started pool is not carried along, the copy starts its own at its first call.
+    `last_responses` and `last_verdicts` are the texts and the verdicts of the last call, in order; `counts` holds how
+    many verdicts of each outcome there were in all calls. Picklable and deepcopy-able; a started pool is not carried
+    along, the copy starts its own, of the same settings, at its first call.
     """
 
     def __init__(
-        self, verifier: Verifier, *, column: str = "answer", pool: VerifierPool | Literal[False] | None = None
+        self,
+        verifier: Verifier,
+        *,
+        column: str = "answer",
+        pool: VerifierPool | Literal[False] | None = None,
+        name: str | None = None,
     ) -> None:
+        kind = type(verifier)
         if not callable(getattr(verifier, "check", None)):
             raise VerifierError(
-                f"the verifier is {type(verifier).__name__}, which has no method check(response, reference); "
+                f"the verifier is {kind.__name__}, which has no method check(response, reference); "
                 "pass an object that has one"
+            )
+        if pool and pool.verifier_type is not kind:
+            raise VerifierError(
+                f"the pool judges with {pool.verifier_type.__name__}, the reward function with {kind.__name__}; "
+                "give a pool of the same verifier, or pool=None for one of its own"
             )
         self.verifier = verifier
         self.column = column
+        self.last_responses: list[Any] = []
         self.last_verdicts: list[Verdict] = []
-        self.__name__ = str(getattr(verifier, "__name__", type(verifier).__name__))
+        self.counts: Counter[Outcome] = Counter()
+        self.__name__ = name if name is not None else str(getattr(verifier, "__name__", kind.__name__))
+        self._metrics = "verdict" if name is None else f"verdict/{name}"
         self._pool = pool
         self._owns_pool = False
+        self._pool_options: dict[str, Any] = pool.settings.options() if pool else {}
 
     def __call__(
         self,
@@ -51,34 +74,44 @@ class RewardFunction:
         Raises:
             VerifierError: the reference column is missing or has another length than the completions.
         """
+        self.last_responses, self.last_verdicts = [], []
         references = self._references(columns, len(completions))
-        self.last_verdicts = self.judge([completion_text(c) for c in completions], references)
+        responses = [response_of(completion) for completion in completions]
+        verdicts = self.judge(responses, references)
+        self.last_responses, self.last_verdicts = responses, verdicts
+        self.counts.update(verdict.outcome for verdict in verdicts)
         self._log(columns.get("log_extra"), columns.get("log_metric"))
-        return [verdict.score for verdict in self.last_verdicts]
+        return [verdict.score for verdict in verdicts]
 
-    def judge(self, responses: Sequence[str], references: Sequence[Any]) -> list[Verdict]:
+    def judge(self, responses: Sequence[Any], references: Sequence[Any]) -> list[Verdict]:
         """Return one verdict per response; integers and floats are taken as their text."""
         texts = [reference_text(reference) for reference in references]
         if self._pool is False:
             return [checked(self.verifier, response, text) for response, text in zip(responses, texts, strict=True)]
         return self._started_pool().check_many(responses, texts)
 
+    def as_async(self) -> AsyncRewardFunction:
+        """Return this function as one that TRL awaits, beside its other async reward functions."""
+        return AsyncRewardFunction(self)
+
     def close(self) -> None:
         """Stop the pool that this function started itself; a pool that was passed in is left alone."""
-        if self._owns_pool and self._pool:
-            self._pool.close()
-            self._pool, self._owns_pool = None, False
+        with _STARTING:
+            if self._owns_pool and self._pool:
+                self._pool.close()
+                self._pool, self._owns_pool = None, False
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the processes behind: a copy starts its own pool when it needs one."""
         return {**self.__dict__, "_pool": False if self._pool is False else None, "_owns_pool": False}
 
     def _started_pool(self) -> VerifierPool:
-        if not self._pool:
-            from reward_models.pool import VerifierPool
+        with _STARTING:
+            if not self._pool:
+                from reward_models.pool import VerifierPool
 
-            self._pool, self._owns_pool = VerifierPool(self.verifier), True
-        return self._pool
+                self._pool, self._owns_pool = VerifierPool(self.verifier, **self._pool_options), True
+            return self._pool
 
     def _references(self, columns: dict[str, Any], count: int) -> Sequence[Any]:
         if self.column not in columns:
@@ -102,26 +135,64 @@ class RewardFunction:
         if log_metric is not None and self.last_verdicts:
             counts = Counter(verdict.outcome for verdict in self.last_verdicts)
             for outcome in Outcome:  # all of them, zeros too: every rank must log the same keys
-                log_metric(f"verdict/{outcome}", counts[outcome] / len(self.last_verdicts))
+                log_metric(f"{self._metrics}/{outcome}", counts[outcome] / len(self.last_verdicts))
         if log_extra is not None:
             log_extra(f"{self.__name__}/verdict", [str(verdict.outcome) for verdict in self.last_verdicts])
             log_extra(f"{self.__name__}/extracted", [verdict.extracted for verdict in self.last_verdicts])
 
 
+class AsyncRewardFunction:
+    """A reward function whose call is awaited; it judges in a thread, so that the event loop goes on."""
+
+    def __init__(self, function: RewardFunction) -> None:
+        self.function = function
+        self.__name__ = function.__name__
+
+    async def __call__(
+        self,
+        prompts: Sequence[Any],
+        completions: Sequence[Completion],
+        completion_ids: Sequence[Sequence[int]] | None = None,
+        **columns: Any,
+    ) -> list[float | None]:
+        """Return what the function returns."""
+        return await asyncio.to_thread(self.function, prompts, completions, completion_ids, **columns)
+
+    @property
+    def last_verdicts(self) -> list[Verdict]:
+        """The verdicts of the last call, in order."""
+        return self.function.last_verdicts
+
+
 def as_reward_func(
-    verifier: Verifier, *, column: str = "answer", pool: VerifierPool | Literal[False] | None = None
+    verifier: Verifier,
+    *,
+    column: str = "answer",
+    pool: VerifierPool | Literal[False] | None = None,
+    name: str | None = None,
 ) -> RewardFunction:
     """Make a reward function for TRL out of a verifier.
 
     `column` names the dataset's column with the reference answers. `pool=None` starts a `VerifierPool`
-    at the first call, a pool given is used and left open, `pool=False` judges in this process, without a time
-    limit. `.last_verdicts` holds the verdicts of the last call, in order.
+    at the first call, a pool given is used and left open (several functions may share it), `pool=False` judges in this
+    process, without a time limit. `.last_verdicts` holds the verdicts of the last call, in order.
+
+    The share of each outcome is logged as `verdict/<outcome>`. `name` is needed where one trainer has two functions
+    with verifiers of the same class: it is the name under which TRL logs, and makes that `verdict/<name>/<outcome>`.
+
+    A trainer drops a completion for which every reward function returns None: TRL's GRPOTrainer and RLOOTrainer do,
+    and so does RLSPTrainer where the outcome is None. Two limits of TRL: where another function pays for the same
+    completion (use `as_exploration_func(..., outcome=...)`), None counts as 0 beside it; and the experimental
+    OnlineDPOTrainer counts every None as 0, logs no outcomes and shows the pair to the loss; look at `.counts` there.
     """
-    return RewardFunction(verifier, column=column, pool=pool)
+    return RewardFunction(verifier, column=column, pool=pool, name=name)
 
 
 def completion_text(completion: Completion) -> str:
-    """Return the text of a completion: a string, or the last assistant message of a conversation."""
+    """Return the text of a completion: a string, or the last assistant message of a conversation.
+
+    Of a message in parts (multimodal) the text parts count; a message that only calls a tool has no text.
+    """
     if isinstance(completion, str):
         return completion
     for message in reversed(completion):
@@ -131,13 +202,23 @@ def completion_text(completion: Completion) -> str:
 
 
 def reference_text(reference: Any) -> Any:
-    """Return numbers as text, everything else as it is (the verifier's bad_reference, if it is no text)."""
-    is_number = isinstance(reference, int | float) and not isinstance(reference, bool)
-    return str(reference) if is_number else reference
+    """Return numbers as text, everything else as it is: the verifier's bad_reference, if it is no text.
+
+    Not a number is no reference either: it is how tables spell a missing value.
+    """
+    if isinstance(reference, bool) or not isinstance(reference, numbers.Real):
+        return reference
+    return str(reference) if math.isfinite(reference) else reference
+
+
+def response_of(completion: Any) -> Any:
+    """Return the text of a completion; what is neither text nor a conversation stays what it is, an ERROR verdict."""
+    is_conversation = isinstance(completion, list | tuple) and all(isinstance(part, Mapping) for part in completion)
+    return completion_text(completion) if is_conversation else completion
 
 
 def _content_text(content: Any) -> str:
     if isinstance(content, str):
         return content
-    parts = content if isinstance(content, list) else []
-    return "".join(part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str))
+    parts = content if isinstance(content, list | tuple) else []
+    return "".join(part["text"] for part in parts if isinstance(part, Mapping) and isinstance(part.get("text"), str))

@@ -102,10 +102,16 @@ class Verdict:
 
 @runtime_checkable
 class Verifier(Protocol):
-    """Anything with a pure, picklable `check`; no I/O, no state between calls.
+    r"""Anything with a pure, picklable `check`; no I/O, no state between calls.
 
-    A verifier may also have a method `warm_up()`: a pool calls it once in each worker before the first
-    answer, so that slow imports do not count against the time limit of an answer.
+    Two more methods are optional, which is why they are not members of this protocol:
+
+    `warm_up() -> None`: a pool calls it once in each worker before the first answer, so that slow imports do not
+    count against the time limit of an answer. What it raises is reported as a pool that cannot be started.
+
+    `gold_response(reference: str) -> str | None`: a response that must be judged correct for this reference, None
+    where none can be written. `VerifierPool.check_gold` and `rltoolkit check` judge it before training, in the
+    process that starts the pool. Without the method they try `\boxed{reference}` and blame nobody if it fails.
     """
 
     def check(self, response: str, reference: str) -> Verdict:

@@ -2,16 +2,24 @@
 
 Messages are JSON, so that nothing a worker says is ever executed by the process that trains; only the
 verifier itself travels as a pickle, and only towards the worker.
+
+Limits of a worker: address space, processor time and wall time of one answer, size of a file, no core dumps. They
+keep an answer from hanging or filling the machine. They are no sandbox: what a verifier evaluates may still read what
+the user may read, open connections and start processes (which die with the worker's process group). There is no limit
+on processes, because the system counts those per user, the trainer's included.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import math
+import os
 import pickle
 import resource
 import signal
 import sys
+import time
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -22,6 +30,11 @@ from reward_models.verdict import Outcome, Verdict, Verifier, checked
 # A worker whose pool has died is ended by the kernel this long after the time limit of its job. An alarm
 # without a handler needs no cooperation: it ends C code that holds the interpreter, too.
 ORPHAN_MARGIN_S = 5.0
+# Processor time of one answer beyond its time limit. One thread cannot use more than the clock shows, so this ends
+# only a check that computes in several threads at once, and a worker whose pool has died.
+CPU_MARGIN_S = 1.0
+# Bytes of one file: enough for a temporary script, too little to fill a disk.
+MAX_FILE_BYTES = 16 * 1024 * 1024
 # Longer texts in a verdict are cut: they are for people to read, and the pool's owner keeps them all.
 MAX_VERDICT_CHARS = 2000
 # A worker that has once grown by this much gives the memory back by being replaced.
@@ -34,6 +47,7 @@ class WorkerSettings:
 
     timeout_s: float
     memory_bytes: int | None
+    start_timeout_s: float = 60.0
 
     def to_json(self) -> bytes:
         """Return the settings as a message."""
@@ -44,12 +58,15 @@ def serve(connection: Connection) -> None:
     """Run a worker: settings, the pickled verifier, then jobs; returns when the other end is closed."""
     try:
         settings = WorkerSettings(**json.loads(connection.recv_bytes()))
-        _limit(settings)
+        _limit_memory(settings)
+        _limit_time(settings.start_timeout_s)
         verifier = _load(connection)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        _limit_output()
         usual_kb = _peak_kb()
         while True:
             response, reference = json.loads(connection.recv_bytes())
-            signal.setitimer(signal.ITIMER_REAL, settings.timeout_s + ORPHAN_MARGIN_S)
+            _limit_time(settings.timeout_s)
             verdict = checked(verifier, response, reference)
             signal.setitimer(signal.ITIMER_REAL, 0)
             connection.send_bytes(encode_reply(verdict, retire=_peak_kb() > usual_kb + RETIRE_GROWTH_KB))
@@ -93,13 +110,39 @@ def _refuse(connection: Connection, reason: str) -> NoReturn:
     sys.exit(1)
 
 
-def _limit(settings: WorkerSettings) -> None:
+def _limit_memory(settings: WorkerSettings) -> None:
     """Bound the memory; not every system allows it, and the time limit does not depend on it."""
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if settings.memory_bytes is not None:
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_AS, (settings.memory_bytes, settings.memory_bytes))
+
+
+def _limit_time(seconds: float) -> None:
+    """Bound what begins now, by the clock and by the processor time that this process has used before.
+
+    The soft limit on processor time moves on with every answer: the worker lives for thousands of them.
+    """
+    signal.setitimer(signal.ITIMER_REAL, seconds + ORPHAN_MARGIN_S)
+    with contextlib.suppress(ValueError, OSError):
+        _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+        soft = math.ceil(time.process_time() + seconds + CPU_MARGIN_S)
+        resource.setrlimit(resource.RLIMIT_CPU, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
+
+
+def _limit_output() -> None:
+    """From here on answers are judged: nothing is written to the trainer's terminal, and no file grows large.
+
+    Only now, so that a failure to import is seen and compiled modules are kept. The terminal goes first: it may be
+    a log file that is larger than the limit.
+    """
+    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123  a device, no path
+        os.dup2(nowhere.fileno(), 2)
+    with contextlib.suppress(ValueError, OSError):
+        _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        soft = MAX_FILE_BYTES if hard == resource.RLIM_INFINITY else min(MAX_FILE_BYTES, hard)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def _peak_kb() -> int:

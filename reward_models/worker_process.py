@@ -46,7 +46,7 @@ class State(StrEnum):
 class WorkerProcess:
     """A worker and the job it has in flight, at most one."""
 
-    def __init__(self, verifier_pickle: bytes, settings: WorkerSettings, start_timeout_s: float) -> None:
+    def __init__(self, verifier_pickle: bytes, settings: WorkerSettings) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
             self._popen = subprocess.Popen(
@@ -60,7 +60,7 @@ class WorkerProcess:
         self.connection = Connection(ours.detach())
         self.state = State.STARTING
         self.job: int | None = None
-        self.deadline = time.monotonic() + start_timeout_s
+        self.deadline = time.monotonic() + settings.start_timeout_s
         # A worker that dies before it has read this is found by its closed connection, like any other death.
         with contextlib.suppress(ConnectionError):
             self.connection.send_bytes(json.dumps([path or os.getcwd() for path in sys.path]).encode())  # noqa: PTH109
@@ -72,7 +72,7 @@ class WorkerProcess:
         try:
             failed: str | None = json.loads(self.connection.recv_bytes())["failed"]
         except (EOFError, ConnectionError):
-            return f"the worker process {self._ending()} before it was ready"
+            return f"the worker process {_ending(self._exit_status())} before it was ready"
         if failed is None:
             self.state = State.IDLE
         return failed
@@ -92,26 +92,39 @@ class WorkerProcess:
         try:
             verdict, retire = decode_reply(self.connection.recv_bytes())
         except (EOFError, ConnectionError):
-            return Verdict.error(f"the worker process {self._ending()} during the check"), True
+            return _verdict_on_death(self._exit_status()), True
         except (ValueError, TypeError) as error:
             return Verdict.error(f"the worker process sent no verdict ({error})"), True
         self.state, self.job = State.IDLE, None
         return verdict, retire
 
     def kill(self) -> None:
-        """End the process and whatever it has started, at once, and reap it."""
+        """End the process and whatever it has started, at once, and reap it; may be called more than once."""
+        if self.connection.closed:
+            return
         self.connection.close()
-        if self._popen.returncode is None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._popen.pid, signal.SIGKILL)
-            self._popen.wait()
+        # Also when the worker itself has ended: its group lives as long as a process that it started.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._popen.pid, signal.SIGKILL)
+        self._popen.wait()
 
-    def _ending(self) -> str:
-        """Say how the process ended; a worker that closed its connection is about to."""
+    def _exit_status(self) -> int | None:
+        """Status of a worker that closed its connection and so is about to end; negative for a signal."""
         with contextlib.suppress(subprocess.TimeoutExpired):
-            code = self._popen.wait(timeout=1.0)
-            return f"was ended by signal {-code}" if code < 0 else f"ended with exit status {code}"
+            return self._popen.wait(timeout=1.0)
+        return None
+
+
+def _verdict_on_death(status: int | None) -> Verdict:
+    if status == -signal.SIGXCPU:
+        return Verdict.timeout("the check used more processor time than its time limit; the system ended it")
+    return Verdict.error(f"the worker process {_ending(status)} during the check")
+
+
+def _ending(status: int | None) -> str:
+    if status is None:
         return "closed its connection"
+    return f"was ended by signal {-status}" if status < 0 else f"ended with exit status {status}"
 
 
 def _environment() -> dict[str, str]:

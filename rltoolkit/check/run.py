@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from reward_models.gold import GoldCheck
+from reward_models.pool import VerifierPool
+from reward_models.verdict import Verifier
 from rltoolkit.check import configs, data, plan
 from rltoolkit.check.batches import sft_lines, too_few
-from rltoolkit.check.gold import check_gold
 from rltoolkit.check.hub import use_hub_or_cache
 from rltoolkit.check.machine import Machine, machine_findings
 from rltoolkit.check.memory import TrainPlan, estimate_memory
@@ -48,6 +50,12 @@ def check_recipe(loaded: LoadedRecipe, say: Say, machine: Machine | None = None)
         check.rlsp(facts)
     check.tasks()
     return check.report.close()
+
+
+def gold_check(verifier: Verifier, references: Sequence[str], *, workers: int, timeout_s: float) -> GoldCheck:
+    """Judge the references against themselves, in worker processes of the recipe's settings."""
+    with VerifierPool(verifier, workers=workers, timeout_s=timeout_s) as pool:
+        return pool.check_gold(references)
 
 
 def names_the_hub(loaded: LoadedRecipe) -> bool:
@@ -176,7 +184,7 @@ class _Check:
             return
         pool = rewards.pool
         references = found.references[:GOLD_ROWS]
-        result = self.guarded(lambda: check_gold(verifier, references, workers=pool.workers, timeout_s=pool.timeout_s))
+        result = self.guarded(lambda: gold_check(verifier, references, workers=pool.workers, timeout_s=pool.timeout_s))
         if result is None:
             return
         self.report.part(f"Verifier {rewards.outcome.verifier}", result.lines())

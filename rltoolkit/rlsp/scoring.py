@@ -8,23 +8,20 @@ import torch
 from torch import Tensor
 
 from reward_models.answers.boxes import first_simple_box, last_box
-from reward_models.exploration import ExplorationReward, attempt_lines, paper_length
-from reward_models.reward_func import RewardFunction, as_reward_func, completion_text
+from reward_models.exploration import attempt_lines, paper_length
+from reward_models.reward_func import AsyncRewardFunction, RewardFunction, as_reward_func, completion_text
 from reward_models.verdict import Outcome, Verdict, Verifier
 from rltoolkit.rlsp.config import RLSPConfig
 from rltoolkit.rlsp.reward import decoupled_reward, paper_reward
 
 __all__ = [
-    "ExplorationFunction",
     "ResponseFacts",
     "as_outcome_function",
     "combine",
     "describe",
-    "tokens_before",
 ]
 
 RewardCallable = Callable[..., list[float | None]]
-Decoder = Callable[[Sequence[int]], str]
 
 
 @dataclass(frozen=True)
@@ -38,58 +35,15 @@ class ResponseFacts:
     verdict: Verdict | None
 
 
-class ExplorationFunction:
-    """An exploration reward as a reward function of TRL; it is never shown the reference."""
-
-    def __init__(self, reward: ExplorationReward, decode: Decoder) -> None:
-        self.reward = reward
-        self.decode = decode
-        self.__name__ = str(getattr(reward, "__name__", type(reward).__name__))
-
-    def __call__(
-        self,
-        prompts: Sequence[Any],  # noqa: ARG002  TRL passes it
-        completions: Sequence[Any],
-        completion_ids: Sequence[Sequence[int]],
-        **_: Any,
-    ) -> list[float | None]:
-        """Score each response in [0, 1]."""
-        scores: list[float | None] = []
-        for completion, ids in zip(completions, completion_ids, strict=True):
-            text = completion_text(completion)
-            scores.append(self.reward.score(text, tokens_before(answer_start(text), ids, self.decode)))
-        return scores
-
-
 def as_outcome_function(reward: Verifier | RewardCallable) -> RewardCallable:
     """A verifier becomes a reward function with a pool of its own; a reward function stays what it is."""
     return as_reward_func(reward) if isinstance(reward, Verifier) else reward
 
 
-def answer_start(text: str) -> int | None:
-    """Where the answer's box opens, None without one."""
-    box = last_box(text)
-    return None if box is None else box.start
-
-
-def tokens_before(position: int | None, ids: Sequence[int], decode: Decoder) -> int:
-    """How many tokens lie before a character of the decoded text; all of them for None.
-
-    Found by decoding prefixes, so that nothing is ever encoded again.
-    """
-    if position is None:
-        return len(ids)
-    low, high = 0, len(ids)  # the longest prefix whose text ends at or before the position
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if len(decode(ids[:middle])) <= position else (low, middle - 1)
-    return low
-
-
 def describe(completions: Sequence[Any], outcome_function: RewardCallable, *, paper: bool) -> list[ResponseFacts]:
     """Collect the facts about responses that have just been judged."""
     verdicts: Sequence[Verdict | None] = [None] * len(completions)
-    if isinstance(outcome_function, RewardFunction):
+    if isinstance(outcome_function, RewardFunction | AsyncRewardFunction):
         verdicts = outcome_function.last_verdicts
     facts = []
     for completion, verdict in zip(completions, verdicts, strict=True):

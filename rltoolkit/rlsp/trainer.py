@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from trl import GRPOTrainer
 
 from reward_models.exploration import DistinctSteps, ExplorationReward, LengthExploration
+from reward_models.exploration_func import as_exploration_func
 from reward_models.verdict import Verifier
 from rltoolkit.errors import ModelError
 from rltoolkit.rlsp.advantages import Moments, explained_variance, gae, masked_moments, whiten
@@ -37,7 +38,6 @@ from rltoolkit.rlsp.observe import Rollout, rollout_metrics, sample_rows
 from rltoolkit.rlsp.reward import token_rewards
 from rltoolkit.rlsp.schedule import EpochSeededSampler, RolloutSchedule
 from rltoolkit.rlsp.scoring import (
-    ExplorationFunction,
     ResponseFacts,
     RewardCallable,
     as_outcome_function,
@@ -124,7 +124,8 @@ class RLSPTrainer(GRPOTrainer):
     def _as_exploration_function(self, reward: ExplorationReward | RewardCallable) -> RewardCallable:
         if not isinstance(reward, ExplorationReward):
             return reward
-        return ExplorationFunction(reward, lambda ids: self._tokenizer.decode(ids, skip_special_tokens=True))
+        # Not tied to the outcome: `combine` gates, and the samples keep what the effort alone was worth.
+        return as_exploration_func(reward, decode=lambda ids: self._tokenizer.decode(ids, skip_special_tokens=True))
 
     def _use_reference(self, reference: PreTrainedModel | None) -> None:
         self.beta = self.args.kl_coef  # makes TRL compute reference log-probs; its own KL loss is never run

@@ -101,3 +101,17 @@ class TellsWhatIsLoaded(MathVerifier):
     def check(self, response: str, reference: str) -> Verdict:
         """Look for the module named in the response."""
         return Verdict.correct(str(response in sys.modules))
+
+
+class OddGold:
+    """Accepts only its own gold responses, and fails to write some of them."""
+
+    def check(self, response: str, reference: str) -> Verdict:
+        """Compare with the gold response."""
+        return Verdict.correct(response) if response == f"gold {reference}" else Verdict.wrong(response)
+
+    def gold_response(self, reference: str) -> Any:
+        """Write one, or do what the reference says."""
+        if reference == "raise":
+            raise LookupError("no gold here")
+        return {"number": 1.0, "hidden": None}.get(reference, f"gold {reference}")
