@@ -1,6 +1,7 @@
 """Verifiers that misbehave on command, for the tests of the pool; importable in worker processes."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -115,3 +116,22 @@ class OddGold:
         if reference == "raise":
             raise LookupError("no gold here")
         return {"number": 1.0, "hidden": None}.get(reference, f"gold {reference}")
+
+
+class RecklessAlgebra:
+    """Evaluates whatever stands in the response, without a limit; for the answers in `poisons.RECKLESS`."""
+
+    def check(self, response: str, reference: str) -> Verdict:
+        """Compare what the response evaluates to with what the reference does."""
+        import sympy
+
+        command, _, rest = response.partition(" ")
+        if command == "regex":
+            return Verdict.correct(rest) if re.fullmatch(r"(a+)+b", rest) else Verdict.wrong(rest)
+        value = sympy.sympify(rest if command == "print" else response)
+        shown = str(value)
+        return Verdict.correct(shown) if value == sympy.sympify(reference) else Verdict.wrong(shown)
+
+    def warm_up(self) -> None:
+        """Load the algebra."""
+        import sympy  # noqa: F401
