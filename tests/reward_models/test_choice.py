@@ -13,11 +13,40 @@ def judge(answer: str, reference: str = "C", **options) -> Outcome:
 
 @pytest.mark.parametrize(
     "answer",
-    ["C", "c", "(C)", "(c)", "[C]", "C.", "C)", "C) 42", "C. Paris", "C: 42", "(C) 42", r"\text{C}", r"\text{(C)}", r"\textbf{(C) }42",
-     r"\textbf{(C)}\ 42", r"\mathrm{C}", "$C$", "**C**", "option C", "Option (C)", "choice C", "answer: C",
-     "The answer is C", "the correct answer is (C)", "C, C", "C) the area of A", "(C) see f(A) and P(B)", r"\left(C\right)",
-     "c) e.g. 42", r"\boxed{C}", "C) both A and B"],
-)  # fmt: skip
+    [
+        "C",
+        "c",
+        "(C)",
+        "(c)",
+        "[C]",
+        "C.",
+        "C)",
+        "C) 42",
+        "C. Paris",
+        "C: 42",
+        "(C) 42",
+        r"\text{C}",
+        r"\text{(C)}",
+        r"\textbf{(C) }42",
+        r"\textbf{(C)}\ 42",
+        r"\mathrm{C}",
+        "$C$",
+        "**C**",
+        "option C",
+        "Option (C)",
+        "choice C",
+        "answer: C",
+        "The answer is C",
+        "the correct answer is (C)",
+        "C, C",
+        "C) the area of A",
+        "(C) see f(A) and P(B)",
+        r"\left(C\right)",
+        "c) e.g. 42",
+        r"\boxed{C}",
+        "C) both A and B",
+    ],
+)
 def test_option_c(answer: str) -> None:
     assert judge(answer) is Outcome.CORRECT
     assert judge("C", answer) is Outcome.CORRECT
@@ -26,9 +55,21 @@ def test_option_c(answer: str) -> None:
 
 @pytest.mark.parametrize(
     "answer",
-    ["A, C", "C, A", "A and C", "C or D", "(A) or (C)", "A/C", "A B C D", "C) 1 D) 2", "C. one D. two", "A) 1, B) 2, C) 3",
-     "option C, or option A", "(C)(D)"],
-)  # fmt: skip
+    [
+        "A, C",
+        "C, A",
+        "A and C",
+        "C or D",
+        "(A) or (C)",
+        "A/C",
+        "A B C D",
+        "C) 1 D) 2",
+        "C. one D. two",
+        "A) 1, B) 2, C) 3",
+        "option C, or option A",
+        "(C)(D)",
+    ],
+)
 def test_several_different_options_are_wrong(answer: str) -> None:
     assert judge(answer) is Outcome.WRONG
     assert "names several options" in ChoiceVerifier().check(f"\\boxed{{{answer}}}", "C").detail

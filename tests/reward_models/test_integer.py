@@ -14,9 +14,27 @@ def judge(answer: str, reference: str, **options) -> Outcome:
 
 @pytest.mark.parametrize(
     "answer",
-    ["1000", "01000", "+1000", "1,000", "1 000", r"1\,000", "1{,}000", "1_000", "1\u202f000", "1'000", "1000.", "1000.00",
-     r"\$1000", "$1000$", r"\text{1000}", "n = 1000", "x_1=1000", " 1000 "],
-)  # fmt: skip
+    [
+        "1000",
+        "01000",
+        "+1000",
+        "1,000",
+        "1 000",
+        r"1\,000",
+        "1{,}000",
+        "1_000",
+        "1\u202f000",
+        "1'000",
+        "1000.",
+        "1000.00",
+        r"\$1000",
+        "$1000$",
+        r"\text{1000}",
+        "n = 1000",
+        "x_1=1000",
+        " 1000 ",
+    ],
+)
 def test_one_thousand(answer: str) -> None:
     assert judge(answer, "1000") is Outcome.CORRECT
     assert judge("1000", answer) is Outcome.CORRECT
@@ -30,8 +48,25 @@ def test_minus_seven(answer: str) -> None:
 
 @pytest.mark.parametrize(
     "answer",
-    ["", "seven", "7.5", "14/2", "7%", "7 cm", "7e0", "7,00", "70,00", "1,000 000", "7 or 8", "7, 8", "--7", "٧", "x", "7!"],
-)  # fmt: skip
+    [
+        "",
+        "seven",
+        "7.5",
+        "14/2",
+        "7%",
+        "7 cm",
+        "7e0",
+        "7,00",
+        "70,00",
+        "1,000 000",
+        "7 or 8",
+        "7, 8",
+        "--7",
+        "٧",
+        "x",
+        "7!",
+    ],
+)
 def test_what_is_no_integer_is_wrong_and_a_bad_reference(answer: str) -> None:
     assert judge(answer, "7") is Outcome.WRONG
     assert IntegerVerifier().check("\\boxed{7}", answer).outcome is Outcome.BAD_REFERENCE

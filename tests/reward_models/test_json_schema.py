@@ -54,12 +54,27 @@ def test_wrong_says_where(response: str, says: str) -> None:
 
 @pytest.mark.parametrize(
     "response",
-    ["", "Ann", "{name: Ann}", "{'name': 'Ann'}", '{"name": "Ann"', '{"name": NaN}', '{"name": "Ann", "x": Infinity}',
-     '{"name": "Ann", "x": 1e999}', '{"name": "Ann", "x": ' + "9" * 400 + "}", '{"name": "Ann"}\n```json\nnothing\n```',
-     '{"a":' * 100_000, '{"a":' * 500 + "1" + "}" * 500, "[" * 1_000_000, '{"' * 1_000_000, "{}{" * 500_000, '"' * 1_000_000,
-     "```json\n" * 300_000],
+    [
+        "",
+        "Ann",
+        "{name: Ann}",
+        "{'name': 'Ann'}",
+        '{"name": "Ann"',
+        '{"name": NaN}',
+        '{"name": "Ann", "x": Infinity}',
+        '{"name": "Ann", "x": 1e999}',
+        '{"name": "Ann", "x": ' + "9" * 400 + "}",
+        '{"name": "Ann"}\n```json\nnothing\n```',
+        '{"a":' * 100_000,
+        '{"a":' * 500 + "1" + "}" * 500,
+        "[" * 1_000_000,
+        '{"' * 1_000_000,
+        "{}{" * 500_000,
+        '"' * 1_000_000,
+        "```json\n" * 300_000,
+    ],
     ids=lambda text: text[:20],
-)  # fmt: skip
+)
 def test_no_json_is_no_answer(response: str) -> None:
     outcome = VERIFIER.check(response, "").outcome
     assert outcome is (Outcome.WRONG if response.startswith("{}{") else Outcome.NO_ANSWER)

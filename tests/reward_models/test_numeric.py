@@ -76,11 +76,18 @@ def test_a_reference_that_is_no_finite_number_is_bad(reference: str) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"rel_tol": -1e-6}, {"abs_tol": -1.0}, {"abs_tol": float("inf")}, {"rel_tol": float("nan")}, {"rel_tol": 1.0},
-     {"rel_tol": "0.1"}, {"abs_tol": True}],
-)  # fmt: skip
+    [
+        {"rel_tol": -1e-6},
+        {"abs_tol": -1.0},
+        {"abs_tol": float("inf")},
+        {"rel_tol": float("nan")},
+        {"rel_tol": 1.0},
+        {"rel_tol": "0.1"},
+        {"abs_tol": True},
+    ],
+)
 def test_wrong_tolerances(options: dict) -> None:
-    with pytest.raises(VerifierError, match="NumericVerifier (rel|abs)_tol is"):
+    with pytest.raises(VerifierError, match=r"NumericVerifier (rel|abs)_tol is"):
         NumericVerifier(**options)
 
 

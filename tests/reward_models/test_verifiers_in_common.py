@@ -35,7 +35,7 @@ CASES = {
 HOSTILE = {
     "empty": "",
     "blank": " \n\t ",
-    "surrogate": "\\boxed{\ud800} #### \udfff {\"a\": \"\ud800\"}",
+    "surrogate": '\\boxed{\ud800} #### \udfff {"a": "\ud800"}',
     "null": "\\boxed{\x00}#### \x00",
     "open": "\\boxed{" * 3000,
     "closed": "}" * 3000,
@@ -47,7 +47,7 @@ HOSTILE = {
     "letters": "\\boxed{" + "A) " * 100_000 + "}",
     "commands": "\\boxed{" + "\\text{" * 10_000 + "}" * 10_000 + "}",
     "exponent": "\\boxed{1e999999999999}",
-}  # fmt: skip
+}
 every_case = pytest.mark.parametrize(("verifier", "reference", "right", "wrong"), CASES.values(), ids=CASES)
 
 
