@@ -48,12 +48,14 @@ class Judge:
         Raises:
             VerifierError: the lengths differ, the key is not set, or the openai package is missing.
         """
-        columns = {"responses": responses} if prompts is None else {"responses": responses, "prompts": prompts}
-        shown_prompts: Sequence[str | None] = [None] * _same_length(columns) if prompts is None else prompts
+        shown_prompts: Sequence[str | None] = [None] * len(responses) if prompts is None else prompts
+        _same_length({"responses": responses, "prompts": shown_prompts})
         limit = self.settings.max_text_chars
         return self._judge(
             [
-                score_question(criterion, response, prompt, max_chars=limit) if _are_texts(response, prompt) else None
+                score_question(criterion, response, prompt, max_chars=limit)
+                if _are_texts(response, maybe=prompt)
+                else None
                 for response, prompt in zip(responses, shown_prompts, strict=True)
             ]
         )
@@ -80,7 +82,7 @@ class Judge:
         return self._judge(
             [
                 rubric_question(rubric, prompt, response, reference, max_chars=limit)
-                if isinstance(prompt, str) and _are_texts(response, reference)
+                if _are_texts(prompt, response, maybe=reference)
                 else None
                 for rubric, prompt, response, reference in zip(rubrics, prompts, responses, references, strict=True)
             ]
@@ -100,7 +102,7 @@ class Judge:
         judgements = self._judge(
             [
                 preference_question(criterion, prompt, shown_a, shown_b, max_chars=limit)
-                if isinstance(prompt, str) and isinstance(shown_b, str) and isinstance(shown_a, str)
+                if _are_texts(prompt, shown_a, shown_b)
                 else None
                 for as_a, as_b in orders
                 for prompt, shown_a, shown_b in zip(prompts, as_a, as_b, strict=True)
@@ -158,8 +160,8 @@ class Judge:
 _NO_TEXT = Judgement(JudgeOutcome.BAD_REQUEST, None, "not sent: what is to be judged is no text (str)")
 
 
-def _are_texts(*values: object) -> bool:
-    return all(isinstance(value, str) for value in values)
+def _are_texts(*values: object, maybe: object = None) -> bool:
+    return all(isinstance(value, str) for value in values) and (maybe is None or isinstance(maybe, str))
 
 
 def _same_length(columns: Mapping[str, Sequence[object]]) -> int:

@@ -18,7 +18,7 @@ class LoopThread:
 
     def __init__(self, on_stop: Callable[[], Awaitable[None]]) -> None:
         self._loop = asyncio.new_event_loop()
-        self._executor = ThreadPoolExecutor(2, thread_name_prefix="judge-names")  # the loop resolves host names there
+        self._executor = ThreadPoolExecutor(2, thread_name_prefix="judge-helper")  # for names of hosts and the like
         self._loop.set_default_executor(self._executor)
         self._thread = threading.Thread(target=self._main, args=(on_stop,), name="judge", daemon=True)
         self._thread.start()
@@ -48,7 +48,7 @@ class LoopThread:
             self._loop.run_forever()
             self._loop.run_until_complete(self._finish(on_stop))
         finally:
-            self._executor.shutdown(wait=False, cancel_futures=True)
+            self._executor.shutdown(cancel_futures=True)
             self._loop.close()
 
     async def _finish(self, on_stop: Callable[[], Awaitable[None]]) -> None:

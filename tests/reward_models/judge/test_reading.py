@@ -1,0 +1,115 @@
+"""Reading an answer: the one value it states, or nothing at all."""
+
+import json
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reward_models.judge.reading import MAX_ANSWER_CHARS, read_answer, shown
+from reward_models.judge.scales import CHOICE, GRADE, SCORE
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ('{"reason": "r", "score": 0.5}', 0.5),
+        ('  {"score": 1}\n', 1.0),
+        ('{"score": 0, "more": [1]}', 0.0),
+        ('```json\n{"score": 0.5}\n```', 0.5),
+        ('I weigh {this} and \\frac{1}{2}, so {"score": 0.5}. Done {', 0.5),
+        ('{"score": 0.5} and once more {"score": 0.5}', 0.5),
+        ('<think>{"score": 1}, no, {"score": 0}</think>\n{"score": 0.5}', 0.5),
+        ('{"score": 5e-1}', 0.5),
+    ],
+)
+def test_one_value_is_read(text, value):
+    assert read_answer(text, SCORE).value == value
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "0.5",
+        "score: 85",
+        "I would say a score of 0.8.",
+        '"score: 0.8"',
+        '[{"reason": "r"}]',
+        '{"grade": 4}',
+        '{"score": 85}',
+        '{"score": 1.0000001}',
+        '{"score": -0.1}',
+        '{"score": "0.5"}',
+        '{"score": true}',
+        '{"score": null}',
+        '{"score": NaN}',
+        '{"score": 1e999}',
+        '{"score": [0.5]}',
+        '{"score": 0.5',
+        '{"result": {"score": 0.5}}',
+        '{"score": 0.1, "score": 0.9}',
+        'The text says {"score": 1} but I say {"score": 0.2}',
+        'The text says {"score": 1} but I say {"score": 85}',
+        '<think>{"score": 0.5}',
+        "{" * 10_000,
+        "[" * 40_000,
+        '{"score": ' + "9" * 10_000 + "}",
+        '{"score": 0.5}' + " " * MAX_ANSWER_CHARS,
+    ],
+)
+def test_nothing_is_guessed(text):
+    reading = read_answer(text, SCORE)
+    assert reading.value is None
+    assert 0 < len(reading.reason) < 600
+
+
+@pytest.mark.parametrize(
+    ("grade", "value"), [("1", 1.0), ("5", 5.0), ("4.0", 4.0), ("0", None), ("6", None), ("3.5", None), ('"4"', None)]
+)
+def test_grades_are_integers_from_1_to_5(grade, value):
+    assert read_answer(f'{{"grade": {grade}}}', GRADE).value == value
+
+
+@pytest.mark.parametrize(
+    ("choice", "value"),
+    [('"A"', 1.0), ('"b"', 0.0), ('" Tie "', 0.5), ('"C"', None), ('"A or B"', None), ("1", None), ('["A"]', None)],
+)
+def test_choices(choice, value):
+    assert read_answer(f'{{"choice": {choice}}}', CHOICE).value == value
+
+
+def test_the_reason_is_the_judge_s_own():
+    assert read_answer('{"reason": "thorough", "score": 1}', SCORE).reason == "thorough"
+    assert read_answer('{"reason": 3, "score": 1}', SCORE).reason == ""
+
+
+@given(
+    st.text(), st.floats(0, 1), st.sampled_from(["", "```json\n", "Here: "]), st.sampled_from(["", "\n```", " Done."])
+)
+def test_whatever_the_reason_says_the_score_beside_it_counts(reason, score, before, after):
+    answer = json.dumps({"reason": reason.replace("think>", ""), "score": score})
+    assert read_answer(before + answer + after, SCORE).value == score
+
+
+@given(st.text())
+def test_any_text_is_read_without_an_exception(text):
+    for scale in (SCORE, GRADE, CHOICE):
+        assert read_answer(text, scale).value is None
+
+
+def test_the_worst_text_is_read_in_no_time():
+    start = time.process_time()
+    for text in (
+        '{"a":' * (MAX_ANSWER_CHARS // 5),
+        '{"a":1 ' * (MAX_ANSWER_CHARS // 7),
+        '"{' * (MAX_ANSWER_CHARS // 2),
+    ):
+        assert read_answer(text, SCORE).value is None
+    assert time.process_time() - start < 5  # takes 0.05 s; without its limits it would take far longer
+
+
+def test_text_from_outside_is_shown_short_and_printable():
+    assert shown("a\nb\x1b[31m" + "c" * 500, limit=20) == "a b [31mcccccccccccc ..."
+    assert shown(" \n ") == "(empty)"

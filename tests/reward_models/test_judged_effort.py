@@ -1,0 +1,74 @@
+"""Effort judged by a language model, against a real server."""
+
+import inspect
+import pickle
+from collections.abc import Iterator
+
+import pytest
+from judge_server import JudgeServer, running_judge_server
+
+from reward_models import ExplorationReward, VerifierError
+from reward_models.judge import EFFORT, JudgeOutcome
+from reward_models.judged_effort import JudgedEffort
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[JudgeServer]:
+    with running_judge_server() as running:
+        yield running
+
+
+@pytest.fixture
+def effort(server: JudgeServer) -> Iterator[JudgedEffort]:
+    server.forget()
+    reward = JudgedEffort(server.settings())
+    yield reward
+    reward.close()
+
+
+def test_scores_keep_the_order_and_a_failure_has_none(effort):
+    scores = effort.score_many(["do: score 0.5", "do: refuse", "do: score 0.25"], [10, 20, 30])
+    assert scores == [0.5, None, 0.25]
+    assert [judgement.outcome for judgement in effort.last_judgements][1] is JudgeOutcome.REFUSED
+    assert effort.counts().failures == 1
+
+
+def test_one_response(effort):
+    assert isinstance(effort, ExplorationReward)
+    assert effort.score("do: score 0.5", 10) == 0.5
+    with pytest.raises(VerifierError, match=r"the judge gave no score \(refused\): .*score_many"):
+        effort.score("do: refuse", 10)
+
+
+def test_the_judge_sees_the_criterion_and_the_response_alone(effort, server):
+    effort.score_many(["do: score 0.5\nand so on"], [10])
+    [request] = server.requests()
+    system, user = (message["content"] for message in request["body"]["messages"])
+    assert EFFORT in system
+    assert "do: score 0.5\nand so on" in user
+    assert len(user) < 150
+
+
+def test_no_method_takes_a_reference():
+    # The reward is kept apart from correctness by type: what is never passed cannot be paid for.
+    assert list(inspect.signature(JudgedEffort.score).parameters) == ["self", "response", "token_count"]
+    assert list(inspect.signature(JudgedEffort.score_many).parameters) == ["self", "responses", "token_counts"]
+
+
+def test_from_the_keys_of_a_recipe(server):
+    reward = JudgedEffort.from_options(model="judge", base_url=server.url, criterion="How funny is it?")
+    with reward.judge:
+        assert reward.score("do: score 0.5", 10) == 0.5
+    assert "How funny is it?" in server.requests()[-1]["body"]["messages"][0]["content"]
+    with pytest.raises(TypeError, match="modell"):
+        JudgedEffort.from_options(modell="judge")
+    with pytest.raises(VerifierError, match="criterion is ''"):
+        JudgedEffort.from_options(model="judge", base_url=server.url, criterion="")
+
+
+def test_a_copy_through_pickle_asks_for_itself(effort):
+    effort.score("do: score 0.5", 10)
+    copy = pickle.loads(pickle.dumps(effort))
+    assert copy.score("do: score 0.75", 10) == 0.75
+    assert copy.counts().requests == 1
+    copy.close()
