@@ -131,4 +131,7 @@ def checked(verifier: Verifier, response: object, reference: object) -> Verdict:
         return Verdict.error(f"{type(verifier).__name__}.check raised {type(error).__name__}: {str(error)[:300]}")
     if not isinstance(verdict, Verdict):
         return Verdict.error(f"{type(verifier).__name__}.check returned {type(verdict).__name__}, expected Verdict")
+    if not isinstance(verdict.extracted, str | None) or not isinstance(verdict.detail, str):
+        found = f"extracted {type(verdict.extracted).__name__} and detail {type(verdict.detail).__name__}"
+        return Verdict.error(f"{type(verifier).__name__}.check returned a Verdict with {found}, expected str")
     return verdict

@@ -81,8 +81,8 @@ def encode_job(response: str, reference: str) -> bytes:
 
 def encode_reply(verdict: Verdict, *, retire: bool) -> bytes:
     """Return a verdict as a message; `retire` asks the pool for a fresh worker after it."""
-    extracted = None if verdict.extracted is None else str(verdict.extracted)[:MAX_VERDICT_CHARS]
-    return json.dumps([str(verdict.outcome), extracted, str(verdict.detail)[:MAX_VERDICT_CHARS], retire]).encode()
+    extracted = None if verdict.extracted is None else verdict.extracted[:MAX_VERDICT_CHARS]
+    return json.dumps([str(verdict.outcome), extracted, verdict.detail[:MAX_VERDICT_CHARS], retire]).encode()
 
 
 def decode_reply(message: bytes) -> tuple[Verdict, bool]:

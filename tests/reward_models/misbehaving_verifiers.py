@@ -2,8 +2,11 @@
 
 import os
 import re
+import resource
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 from typing import Any
 
@@ -54,6 +57,39 @@ class ByCommand:
 
     def _pid(self, argument: str) -> Verdict:
         return Verdict.correct(str(os.getpid()))
+
+    def _unprintable(self, argument: str) -> Verdict:
+        return Verdict.correct(10**100_000)  # type: ignore[arg-type]
+
+    def _deep(self, argument: str) -> Verdict:
+        return self._deep(argument)
+
+    def _signal(self, name: str) -> Verdict:
+        os.kill(os.getpid(), getattr(signal, name))
+        return Verdict.correct("alive")
+
+    def _cpu(self, seconds: str) -> Verdict:
+        """Compute for so many seconds of processor time, and say how many more the system would grant."""
+        begin = time.process_time()
+        while time.process_time() < begin + float(seconds):
+            pass
+        return Verdict.correct(str(resource.getrlimit(resource.RLIMIT_CPU)[0] - begin))
+
+    def _write(self, count: str) -> Verdict:
+        with tempfile.TemporaryFile() as file:
+            file.write(b"x" * int(count))
+            file.flush()
+        return Verdict.correct("written")
+
+    def _say(self, words: str) -> Verdict:
+        print(words, flush=True)
+        print(words, file=sys.stderr, flush=True)
+        return Verdict.correct("said")
+
+    def _orphan(self, marker: str) -> Verdict:
+        """Start a process of its own and end."""
+        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", marker])
+        os._exit(0)
 
     def _length(self, argument: str) -> Verdict:
         return Verdict.correct("x" * 100_000, "y" * 100_000)

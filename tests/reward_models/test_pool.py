@@ -1,5 +1,6 @@
 """The pool: order, deadlines, deaths, and nothing left behind."""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -67,6 +68,9 @@ def test_more_hangs_than_workers(pool: VerifierPool) -> None:
         ("leave now", "ended with exit status 3 during the check"),
         ("raise trouble", "ByCommand.check raised RuntimeError: trouble"),
         ("number", "returned float, expected Verdict"),
+        ("unprintable", "returned a Verdict with extracted int and detail str, expected str"),
+        ("deep", "ByCommand.check raised RecursionError"),
+        ("signal SIGSEGV", "was ended by signal 11 during the check"),
     ],
 )
 def test_a_failure_is_an_error_of_one_answer(pool: VerifierPool, response: str, detail: str) -> None:
@@ -90,6 +94,32 @@ def test_a_large_parent_does_not_hide_what_a_worker_eats() -> None:
     ballast[::4096] = b"x" * len(ballast[::4096])
     test_memory_is_limited_and_given_back()
     assert len(ballast) == 1_500_000_000
+
+
+def test_processor_time_is_limited_anew_for_every_answer() -> None:
+    with VerifierPool(ByCommand(), workers=1, timeout_s=30) as pool:
+        granted = [float(pool.check(f"cpu {used}", "x").extracted or 0) for used in (1.2, 1.2, 0)]
+    # the time limit, a second more, and up to one for the system's whole seconds
+    assert all(31 <= seconds <= 32.5 for seconds in granted)
+
+
+def test_too_much_processor_time_is_a_timeout(pool: VerifierPool) -> None:
+    verdicts = pool.check_many(["ok", "signal SIGXCPU", "ok"], ["ok"] * 3)
+    assert [v.outcome for v in verdicts] == [Outcome.CORRECT, Outcome.TIMEOUT, Outcome.CORRECT]
+    assert "more processor time than its time limit" in verdicts[1].detail
+
+
+def test_no_file_grows_large(pool: VerifierPool) -> None:
+    assert pool.check("write 1000000", "x").extracted == "written"
+    too_much = pool.check("write 20000000", "x")
+    assert too_much.outcome is Outcome.ERROR
+    assert "File too large" in too_much.detail
+
+
+def test_a_verifier_does_not_write_to_the_terminal(capfd: pytest.CaptureFixture[str]) -> None:
+    with VerifierPool(ByCommand(), workers=1) as pool:
+        assert pool.check("say hello", "x").extracted == "said"
+    assert capfd.readouterr() == ("", "")
 
 
 def test_what_is_no_text_is_judged_without_a_worker(pool: VerifierPool) -> None:
@@ -157,6 +187,80 @@ def test_processes_that_a_verifier_started_die_with_it() -> None:
     while (left := _running_with(marker)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert left == []
+
+
+def test_processes_that_a_verifier_left_when_it_ended_die_too() -> None:
+    marker = f"orphan-{os.getpid()}-{time.monotonic_ns()}"
+    with VerifierPool(ByCommand(), workers=1) as pool:
+        verdicts = pool.check_many([f"orphan {marker}", "ok"], ["x", "ok"])
+        assert [v.outcome for v in verdicts] == [Outcome.ERROR, Outcome.CORRECT]
+        deadline = time.monotonic() + 5
+        while (left := _running_with(marker)) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert left == []
+
+
+def test_outcomes_are_counted_since_the_start() -> None:
+    with VerifierPool(ByCommand(), workers=2, timeout_s=0.5) as pool:
+        assert pool.counts == {}
+        outcomes(pool, ["ok", "no", "sleep 60", "exit 1", "ok"])
+        pool.check_many(["ok", "ok"], ["ok", 7])  # type: ignore[list-item]
+        expected = {"correct": 3, "wrong": 1, "timeout": 1, "error": 1, "bad_reference": 1}
+        assert pool.counts == expected
+        pool.counts.clear()
+        assert pool.counts == expected
+
+
+def test_a_coroutine_does_not_stop_the_event_loop(pool: VerifierPool) -> None:
+    async def ticks() -> int:
+        count = 0
+        while True:
+            try:
+                await asyncio.sleep(0.01)
+            except asyncio.CancelledError:
+                return count
+            count += 1
+
+    async def main() -> tuple[list[Verdict], int]:
+        ticking = asyncio.create_task(ticks())
+        verdicts = await pool.acheck_many(["sleep 0.5", "no"], ["ok"] * 2)
+        ticking.cancel()
+        return verdicts, await ticking
+
+    before = pool.counts.total()
+    verdicts, count = asyncio.run(main())
+    assert verdicts == [Verdict.correct("slept"), Verdict.wrong("no")]
+    assert count >= 5
+    assert pool.counts.total() == before + 2
+
+
+def test_many_coroutines_at_once(pool: VerifierPool) -> None:
+    async def main() -> list[list[Verdict]]:
+        calls = [pool.acheck_many([f"row {i}", "raise trouble", f"row {i}"], [f"row {i}"] * 3) for i in range(12)]
+        return await asyncio.gather(*calls)
+
+    for i, verdicts in enumerate(asyncio.run(main())):
+        assert [v.outcome for v in verdicts] == [Outcome.CORRECT, Outcome.ERROR, Outcome.CORRECT]
+        assert verdicts[0].extracted == f"row {i}"
+
+
+def test_a_coroutine_that_is_cancelled_ends_its_checks() -> None:
+    async def main(pool: VerifierPool) -> list[Verdict]:
+        running = asyncio.create_task(pool.acheck_many(["sleep 100"] * 4, ["x"] * 4))
+        waiting = asyncio.create_task(pool.acheck_many(["ok"], ["x"]))
+        await asyncio.sleep(0.2)
+        for task in (running, waiting):
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        return await pool.acheck_many(["ok", "no"], ["ok"] * 2)
+
+    start = time.perf_counter()
+    with VerifierPool(ByCommand(), workers=2, timeout_s=90) as pool:
+        assert [v.outcome for v in asyncio.run(main(pool))] == [Outcome.CORRECT, Outcome.WRONG]
+        assert pool.counts == {Outcome.CORRECT: 1, Outcome.WRONG: 1}
+    # Without an end to the checks it would be the time limit; two busy cores need a few seconds.
+    assert time.perf_counter() - start < 60
 
 
 def test_works_from_other_threads_at_once(pool: VerifierPool) -> None:
@@ -248,6 +352,7 @@ def test_a_verifier_that_cannot_travel_is_refused_at_once(verifier: CountdownVer
         ({"workers": 0}, "workers is 0; give at least 1"),
         ({"timeout_s": 0}, "timeout_s is 0; give seconds > 0"),
         ({"timeout_s": float("nan")}, "timeout_s is nan"),
+        ({"timeout_s": float("inf")}, "timeout_s is inf"),
         ({"memory_mb": 0}, "memory_mb is 0"),
         ({"start_timeout_s": -1}, "start_timeout_s is -1"),
     ],

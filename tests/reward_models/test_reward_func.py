@@ -1,9 +1,15 @@
 """The reward function meets TRL's contract."""
 
+import asyncio
+import copy
 import inspect
 import pickle
+import threading
+from collections.abc import Iterator
+from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 from misbehaving_verifiers import ByCommand
@@ -13,6 +19,12 @@ from reward_models.reward_func import completion_text
 
 REFERENCE = "numbers=3,5,2;target=16"
 RIGHT, WRONG, NONE = r"\boxed{(3+5)*2}", r"\boxed{3}", "nothing"
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[VerifierPool]:
+    with VerifierPool(ByCommand(), workers=1, timeout_s=5.0) as running:
+        yield running
 
 
 def call(function: Any, completions: list[Any], **columns: Any) -> list[float | None]:
@@ -69,21 +81,50 @@ def test_conversations_and_plain_text_are_judged_alike() -> None:
             "b",
         ),
         ([{"role": "assistant", "content": "a"}, {"role": "tool", "content": "9"}], "a"),
+        (
+            [
+                {"role": "assistant", "content": "a"},
+                {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f", "arguments": {}}}]},
+            ],
+            "",
+        ),
+        ([{"role": "assistant", "content": ({"type": "text", "text": "a"},)}], "a"),
+        ([{"role": "assistant"}], ""),
+        ([{"role": "tool", "content": "9"}], ""),
     ],
 )
 def test_completion_text(completion: Any, text: str) -> None:
     assert completion_text(completion) == text
 
 
-def test_numbers_as_references_are_their_text() -> None:
+@pytest.mark.parametrize(
+    ("reference", "score"),
+    [
+        (7, 1.0),
+        (7.0, 0.0),
+        (np.int64(7), 1.0),
+        (Fraction(7), 1.0),
+        (8, 0.0),
+        (None, None),
+        (["7"], None),
+        (True, None),
+        (float("nan"), None),
+        (np.float32("inf"), None),
+        (b"7", None),
+    ],
+)
+def test_numbers_as_references_are_their_text(reference: Any, score: float | None) -> None:
     function = as_reward_func(ByCommand(), pool=False)
-    assert call(function, ["7", "0.5", "7", "7", "7"], answer=[7, 0.5, None, ["7"], True]) == [
-        1.0,
-        1.0,
-        None,
-        None,
-        None,
-    ]
+    assert call(function, ["7"], answer=[reference]) == [score]
+    assert function.last_verdicts[0].outcome is not Outcome.ERROR
+
+
+@pytest.mark.parametrize("completion", [None, 7, b"7", ["7"], {"role": "assistant", "content": "7"}, [7]])
+@pytest.mark.parametrize("pooled", [True, False])
+def test_what_is_no_completion_is_an_error_of_its_row(completion: Any, pooled: bool, pool: VerifierPool) -> None:
+    function = as_reward_func(ByCommand(), pool=pool if pooled else False)
+    assert call(function, ["7", completion, "7"], answer=["7"] * 3) == [1.0, None, 1.0]
+    assert function.last_verdicts[1].outcome is Outcome.ERROR
 
 
 def test_a_missing_column_is_named_with_those_there_are() -> None:
@@ -160,6 +201,87 @@ def test_an_in_process_function_stays_one_when_it_travels() -> None:
     before = len(psutil.Process().children())
     assert call(copy, [RIGHT], gold=[REFERENCE]) == [1.0]
     assert len(psutil.Process().children()) == before
+
+
+def test_several_functions_share_a_pool(pool: VerifierPool) -> None:
+    first, second = as_reward_func(ByCommand(), pool=pool), as_reward_func(ByCommand(), column="other", pool=pool)
+    columns = {"answer": ["7", "8"], "other": ["8", "8"]}
+    assert call(first, ["7", "7"], **columns) == [1.0, 0.0]
+    assert call(second, ["8", "8"], **columns) == [1.0, 1.0]
+    assert [v.outcome for v in first.last_verdicts] == [Outcome.CORRECT, Outcome.WRONG]
+
+
+def test_a_pool_of_another_verifier_is_refused(pool: VerifierPool) -> None:
+    with pytest.raises(VerifierError, match="the pool judges with ByCommand, the reward function with Countdown"):
+        as_reward_func(CountdownVerifier(), pool=pool)
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, copy.copy, lambda function: pickle.loads(pickle.dumps(function))])
+def test_a_copy_starts_a_pool_of_the_same_settings(duplicate: Any) -> None:
+    with VerifierPool(ByCommand(), workers=1, timeout_s=0.5, memory_mb=1500) as pool:
+        twin = duplicate(as_reward_func(ByCommand(), column="gold", pool=pool))
+        assert call(twin, ["sleep 60", "pid"], gold=["7", "7"]) == [None, 1.0]
+        assert twin.last_verdicts[0].outcome is Outcome.TIMEOUT
+        assert twin._started_pool() is not pool
+        assert twin._started_pool().settings == pool.settings
+        twin.close()
+        assert pool.check("7", "7") == Verdict.correct("7")
+
+
+def test_first_calls_from_several_threads_start_one_pool() -> None:
+    before = len(psutil.Process().children())
+    function = as_reward_func(ByCommand())
+    scores: list[list[float | None]] = []
+    threads = [
+        threading.Thread(target=lambda: scores.append(call(function, ["7", "8"], answer=["7", "7"]))) for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert scores == [[1.0, 0.0]] * 4
+    assert len(psutil.Process().children()) == before + 2
+    function.close()
+
+
+def test_outcomes_are_counted_over_all_calls() -> None:
+    function = as_reward_func(CountdownVerifier(), pool=False)
+    for _ in range(2):
+        call(function, [RIGHT, NONE], answer=[REFERENCE] * 2)
+    assert function.counts == {Outcome.CORRECT: 2, Outcome.NO_ANSWER: 2}
+
+
+def test_two_functions_of_one_class_log_under_their_names() -> None:
+    metrics: dict[str, float] = {}
+    for name in ("strict", "loose"):
+        function = as_reward_func(CountdownVerifier(), pool=False, name=name)
+        assert function.__name__ == name
+        function(["p"], [RIGHT], answer=[REFERENCE], log_metric=metrics.__setitem__)
+    assert set(metrics) == {f"verdict/{name}/{outcome}" for name in ("strict", "loose") for outcome in Outcome}
+
+
+def test_a_failed_call_leaves_no_verdicts_of_the_one_before() -> None:
+    function = as_reward_func(CountdownVerifier(), pool=False)
+    call(function, [RIGHT], answer=[REFERENCE])
+    with pytest.raises(VerifierError):
+        call(function, [RIGHT])
+    assert (function.last_verdicts, function.last_responses) == ([], [])
+
+
+def test_trl_sees_an_async_function_and_awaits_it(pool: VerifierPool) -> None:
+    from trl.trainer.utils import get_callable_name, is_async_callable
+
+    function = as_reward_func(ByCommand(), pool=pool)
+    awaited = function.as_async()
+    assert is_async_callable(awaited)
+    assert not is_async_callable(function)
+    assert get_callable_name(awaited) == get_callable_name(function) == "ByCommand"
+
+    async def main() -> list[list[float | None]]:
+        return await asyncio.gather(*(awaited(["p"] * 2, ["7", "8"], [[1]] * 2, answer=[7, 7]) for _ in range(2)))
+
+    assert asyncio.run(main()) == [[1.0, 0.0]] * 2
+    assert pickle.loads(pickle.dumps(awaited)).last_verdicts == awaited.last_verdicts
 
 
 def test_trl_sees_a_synchronous_function_with_a_name() -> None:

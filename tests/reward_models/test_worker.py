@@ -32,4 +32,5 @@ def test_what_is_no_verdict_is_refused(message: bytes) -> None:
 
 def test_jobs_and_settings_are_json() -> None:
     assert json.loads(encode_job("a\ud800", "b")) == ["a\ud800", "b"]
-    assert WorkerSettings(**json.loads(WorkerSettings(2.5, None).to_json())) == WorkerSettings(2.5, None)
+    settings = WorkerSettings(2.5, None, 7.0)
+    assert WorkerSettings(**json.loads(settings.to_json())) == settings
