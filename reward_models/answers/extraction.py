@@ -2,45 +2,33 @@ r"""Where the answer stands in a response.
 
 Three policies, each taking the first of its rules that finds something:
 
-- `boxed`: the box. The default for training: nothing is guessed from prose.
-- `marked`: the box, a JSON field `"answer": ...`, a line `Answer: ...` or `A: ...`, "the answer is ...".
-- `lenient`: as `marked`, else a response that is one expression, else the last formula or number. For
-  evaluation only: a number in passing counts as an answer.
+- `boxed`: the last box, or the list of boxes it ends (`reward_models.answers.boxes`). The default for training:
+  nothing is guessed from prose.
+- `marked`: the box, else the last JSON field `"answer": ...` (`answers.json_field`), else the last statement such as
+  "Answer: 5", "A: 5", "#### 5" or "the answer is 5" (`answers.statements`). Nothing that is not declared to be the
+  answer counts.
+- `lenient`: as `marked`, else a response that is nothing but an answer, else the last formula or number
+  (`answers.lenient`). For evaluation only: a number in passing counts as an answer, so a model that is trained
+  on it learns to write many.
 
-Of several places that fit one rule the last one counts.
+Kinds have this order wherever they stand: a box counts also before an "Answer:" that says something else, and each
+policy agrees with the stricter one where that finds an answer. Of several places of one kind the last one counts.
+What was cut off before its end states nothing: a box without its brace, a JSON value without its end, a tag without
+its closing tag. Every rule takes time in proportion to the text.
 """
 
 from __future__ import annotations
 
-import json
-import re
-from collections import deque
 from typing import Literal, NamedTuple
 
-from reward_models.answers.boxes import first_simple_box, last_box
+from reward_models.answers.boxes import first_simple_box, last_boxes
+from reward_models.answers.json_field import json_answer
+from reward_models.answers.lenient import last_expression, whole_response
+from reward_models.answers.lists import as_one
+from reward_models.answers.statements import stated_answer
 
 ExtractionPolicy = Literal["boxed", "marked", "lenient"]
 BoxChoice = Literal["last", "first"]
-
-_JSON_FIELD = re.compile(r'"(?:final_)?answer"\s*:\s*(?P<value>"(?:[^"\\]|\\.)*"|[^\s",}\]]+)', re.IGNORECASE)
-_ANSWER_LINE = re.compile(
-    r"^[ \t>*_#]*(?:final[ \t]+)?(?:answer|A)[*_]*[ \t]*[:：][*_]*[ \t]*(?P<value>\S.*)$",
-    re.MULTILINE | re.IGNORECASE,
-)
-_ANSWER_IS = re.compile(r"\banswer(?:[ \t]+is|[ \t]*=)[ \t]*:?[ \t]*(?P<value>\S.*)$", re.MULTILINE | re.IGNORECASE)
-# No opening inside, so that unclosed openings cannot each be searched to the end of the text.
-_FORMULA = re.compile(
-    r"\$\$(?P<a>[^$]+)\$\$|\$(?P<b>[^$\n]+)\$|\\\((?P<c>(?:(?!\\[()]).)+)\\\)|\\\[(?P<d>(?:(?!\\[\[\]]).)+)\\\]",
-    re.DOTALL,
-)
-_NUMBER = re.compile(r"-?(?:[0-9][0-9,]*(?:\.[0-9]+)?|\.[0-9]+)(?:/[0-9]+)?")
-_SENTENCE_END = re.compile(r"\.(?:\s|$)")
-_COMMAND = re.compile(r"\\[A-Za-z]+")
-_WORD = re.compile(r"[A-Za-z]{2,}")
-# Names that may stand in a bare formula although they look like words.
-_FUNCTIONS = frozenset({"sqrt", "pi", "sin", "cos", "tan", "sec", "csc", "cot", "log", "ln", "exp", "or", "and"})
-# A longer response without a marked answer is prose.
-MAX_BARE_EXPRESSION_CHARS = 200
 
 
 class Extracted(NamedTuple):
@@ -51,78 +39,47 @@ class Extracted(NamedTuple):
 
 
 def after_thinking(response: str, thinking_end: str | None) -> str:
-    """Return the text after the last `thinking_end`, or the whole text where it does not occur.
+    """Return the text after the last `thinking_end`, or the whole text where thinking is neither ended nor opened.
 
-    A response that opens its thinking (`<think>` for `</think>`) and never closes it has said nothing: "".
+    A response that opens its thinking (`<think>` for `</think>`, `[THINK]` for `[/THINK]`) and never closes it has
+    said nothing: "". So has one that opens it again after the last end. Where the prompt opens the thinking, a
+    response that was cut off inside cannot be told from one without thinking.
     """
     if not thinking_end:
         return response
-    _, found, rest = response.rpartition(thinking_end)
-    if found:
-        return rest
-    thinking_start = thinking_end.replace("</", "<", 1)
-    return "" if thinking_start != thinking_end and thinking_start in response else response
+    _, _, rest = response.rpartition(thinking_end)
+    thinking_start = thinking_end.replace("/", "", 1)
+    return "" if thinking_start != thinking_end and thinking_start in rest else rest
 
 
 def extract(text: str, policy: ExtractionPolicy, box: BoxChoice = "last") -> Extracted | None:
     """Find the answer by the policy; `box` says which box counts where there are several."""
-    found = last_box(text) if box == "last" else first_simple_box(text)
-    if found is not None:
-        return Extracted(found.content.strip(), f"{box} box")
-    if policy == "boxed":
+    found = _boxed(text, box)
+    if found is not None or policy == "boxed":
+        return found
+    found = _marked(text)
+    if found is not None or policy == "marked":
+        return found
+    whole = whole_response(text)
+    if whole is not None:
+        return Extracted(whole, "whole response")
+    last = last_expression(text)
+    return None if last is None else Extracted(*last)
+
+
+def _boxed(text: str, box: BoxChoice) -> Extracted | None:
+    if box == "first":
+        first = first_simple_box(text)
+        return None if first is None else Extracted(first.content.strip(), "first box")
+    boxes = last_boxes(text)
+    if boxes is None:
         return None
-    marked = _marked(text)
-    if marked is not None or policy == "marked":
-        return marked
-    return _bare_expression(text) or _last_expression(text)
+    return Extracted(as_one(boxes), "last box" if len(boxes) == 1 else "last boxes")
 
 
 def _marked(text: str) -> Extracted | None:
-    field = _last(_JSON_FIELD, text)
+    field = json_answer(text)
     if field is not None:
-        return Extracted(_json_text(field["value"]), "JSON field")
-    line = _last(_ANSWER_LINE, text)
-    if line is not None:
-        return Extracted(_statement(line["value"]), "answer line")
-    sentence = _last(_ANSWER_IS, text)
-    return None if sentence is None else Extracted(_statement(sentence["value"]), "answer sentence")
-
-
-def _bare_expression(text: str) -> Extracted | None:
-    """The whole response, if it is one line of mathematics without words."""
-    line = text.strip()
-    if not line or len(line) > MAX_BARE_EXPRESSION_CHARS or "\n" in line or _FORMULA.search(line):
-        return None
-    words = {word.lower() for word in _WORD.findall(_COMMAND.sub(" ", line))}
-    return Extracted(line, "whole response") if words <= _FUNCTIONS else None
-
-
-def _last_expression(text: str) -> Extracted | None:
-    """The last formula between delimiters, or the last number if none comes after it."""
-    formula, number = _last(_FORMULA, text), _last(_NUMBER, text)
-    if formula is not None and (number is None or number.start() < formula.end()):
-        content: str = next(group for group in formula.groups() if group is not None)
-        return Extracted(content.strip(), "last formula")
-    return None if number is None else Extracted(number[0].rstrip(","), "last number")
-
-
-def _statement(text: str) -> str:
-    """Cut what follows an answer in its sentence, and its mark-up: `**$5$**. I hope ...` is `5`."""
-    formula = _FORMULA.match(text.lstrip("*_ "))
-    if formula is not None:
-        return next(group for group in formula.groups() if group is not None).strip()
-    return _SENTENCE_END.split(text, maxsplit=1)[0].strip().strip("*_`").strip()
-
-
-def _json_text(value: str) -> str:
-    if not value.startswith('"'):
-        return value
-    try:
-        return str(json.loads(value, strict=False)).strip()
-    except ValueError:  # LaTeX in JSON is often not escaped: "\frac" is then meant as it stands
-        return value[1:-1].strip()
-
-
-def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
-    found = deque(pattern.finditer(text), maxlen=1)
-    return found[0] if found else None
+        return Extracted(field, "JSON field")
+    stated = stated_answer(text)
+    return None if stated is None else Extracted(*stated)

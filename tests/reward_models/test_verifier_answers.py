@@ -22,9 +22,9 @@ def rows() -> list[dict[str, Any]]:
 
 
 def test_boxed_completions(rows: list[dict[str, Any]]) -> None:
-    """Measured: 1232 rows, 8 with a damaged reference left out, 1221 of 1224 agree, no false positive.
+    """Measured: 1232 rows, 8 with a damaged reference left out, 1223 of 1224 agree, no false positive.
 
-    The three disagreements state several answers in boxes of their own; all three labels are of medium confidence.
+    The disagreement states several answers in boxes of sentences of their own; its label is of medium confidence.
     """
     boxed = [row for row in rows if row["answer_format"] in BOXED_FORMATS]
     assert len(boxed) == 1232
@@ -36,7 +36,7 @@ def test_boxed_completions(rows: list[dict[str, Any]]) -> None:
     wrong = [row for row, v in zip(boxed, verdicts, strict=True) if v.is_scorable and (v.score == 1.0) != row["label"]]
     assert [row["gold"] for row in wrong if not row["label"]] == []
     assert {row["answer_format"] for row in wrong} == {"several boxes"}
-    assert len(wrong) == 3
+    assert len(wrong) == 1
 
 
 def test_equality_alone(rows: list[dict[str, Any]]) -> None:

@@ -1,10 +1,7 @@
 """Where each policy finds the answer."""
 
-import time
-
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from growth import growth
 
 from reward_models.answers.extraction import ExtractionPolicy, after_thinking, extract
 
@@ -25,14 +22,26 @@ TABLE: list[tuple[str, str | None, str | None, str | None]] = [
     ("The answer is 12. I hope it is correct.", None, "12", "12"),
     ("The final answer is $(1,2)$. I hope it is correct.", None, "(1,2)", "(1,2)"),
     ("the answer is: 3.5", None, "3.5", "3.5"),
-    ("An answer is hard to find; I get 12", None, "hard to find; I get 12", "hard to find; I get 12"),
+    ("An answer is hard to find; I get 12", None, None, "12"),
     ("We get 5 and then 12", None, None, "12"),
     ("So $x=5$ and we are done", None, None, "x=5"),
     ("So $x=5$, which leaves 7", None, None, "7"),
     ("hence \\[ x = \\frac{1}{2} \\]", None, None, "x = \\frac{1}{2}"),
     ("10\\sqrt3 + \\sqrt{4}", None, None, "10\\sqrt3 + \\sqrt{4}"),
     ("7,425,000", None, None, "7,425,000"),
-    ("no idea", None, None, None),
+    ("I guess 8", None, None, "8"),
+    ("no idea", None, None, "no idea"),
+    (r"so \boxed{8", None, None, "8"),
+    (r"so \fbox{3}", None, None, r"\fbox{3}"),
+    (r"\boxed{}", "", "", ""),
+    (r"\boxed{5} and \boxed{6}", "5, 6", "5, 6", "5, 6"),
+    (r"\boxed{5}, \boxed{5}", "5", "5", "5"),
+    # Kinds have an order, whatever comes last.
+    ('A: 1\n{"answer": 2}\nThe answer is 3. \\boxed{4} then 5', "4", "4", "4"),
+    ('A: 1\n{"answer": 2}\nThe answer is 3. then 5', None, "2", "2"),
+    ("A: 1\nThe answer is 3. then 5", None, "3", "3"),
+    ("The answer is 3.\nA: 1\nthen 5", None, "1", "1"),
+    ("no thinking, 4, then 5", None, None, "5"),
     ("", None, None, None),
 ]
 
@@ -45,17 +54,19 @@ def test_table(response: str, boxed: str | None, marked: str | None, lenient: st
 
 
 def test_the_rule_is_named() -> None:
-    responses = [r"\boxed{1}", '{"answer": "1"}', "A: 1", "the answer is 1", "1", "$1$ is it", "I say 1"]
-    rules = [found.rule for found in (extract(r, "lenient") for r in responses) if found]
-    assert rules == [
-        "last box",
-        "JSON field",
-        "answer line",
-        "answer sentence",
-        "whole response",
-        "last formula",
-        "last number",
+    responses = [
+        (r"\boxed{1}", "last box"),
+        (r"\boxed{1}, \boxed{2}", "last boxes"),
+        ('{"answer": "1"}', "JSON field"),
+        ("<answer>1</answer>", "answer tag"),
+        ("A: 1", "answer line"),
+        ("the answer is 1", "answer sentence"),
+        ("1", "whole response"),
+        ("$1$ is it", "last formula"),
+        ("so I say 1 here", "last number"),
     ]
+    found = [(response, extract(response, "lenient")) for response, _ in responses]
+    assert [(response, None if f is None else f.rule) for response, f in found] == responses
 
 
 def test_the_first_box_is_that_of_the_released_trainer() -> None:
@@ -73,6 +84,8 @@ def test_the_first_box_is_that_of_the_released_trainer() -> None:
         ("try 5</think> 6", " 6"),
         ("a</think>b</think>c", "c"),
         ("<think>never ends \\boxed{5}", ""),
+        ("<think>a</think>\\boxed{5}<think>or \\boxed{6}", ""),
+        ("</think>", ""),
     ],
 )
 def test_after_thinking(response: str, rest: str) -> None:
@@ -83,20 +96,28 @@ def test_the_delimiter_is_a_choice() -> None:
     assert after_thinking("a</think>b", None) == "a</think>b"
     assert after_thinking("a|done|b", "|done|") == "b"
     assert after_thinking("a b", "|done|") == "a b"
-
-
-@given(st.text())
-def test_no_text_makes_it_raise(text: str) -> None:
-    boxed, marked, lenient = extract(text, "boxed"), extract(text, "marked"), extract(text, "lenient")
-    assert boxed is None or boxed == marked
-    assert marked is None or marked == lenient
+    assert after_thinking("[THINK]a[/THINK]b", "[/THINK]") == "b"
+    assert after_thinking("[THINK]a b", "[/THINK]") == ""
 
 
 @pytest.mark.parametrize(
-    "text",
-    ['"answer": "' * 50_000, "answer is " * 50_000, "$" * 500_001, "\\(" * 200_000, "1," * 300_000, "A: " * 100_000],
+    "unit",
+    [
+        "{",
+        "\\boxed{",
+        "$",
+        '"',
+        "7",
+        "1,",
+        "1 ",
+        "$x$, ",
+        '"answer": "',
+        "answer is ",
+        "Answer: ",
+        "A: 5\n",
+        "\\(",
+        "```a\n",
+    ],
 )
-def test_half_a_megabyte_of_openings_takes_no_long_time(text: str) -> None:
-    start = time.perf_counter()
-    extract(text, "lenient")
-    assert time.perf_counter() - start < 20
+def test_time_grows_with_the_text(unit: str) -> None:
+    assert growth(lambda text: extract(text, "lenient"), unit) < 30
