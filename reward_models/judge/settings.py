@@ -84,6 +84,11 @@ class JudgeSettings:
                 f"judge.api_key_env names {self.api_key_env}, which is not set; export it, "
                 "or leave api_key_env out for a server that needs no key"
             )
+        if not key.isascii() or not key.isprintable() or " " in key:
+            raise VerifierError(
+                f"{self.api_key_env}, which judge.api_key_env names, holds something that is no key: expected "
+                "printable ASCII without spaces; export the key alone"
+            )
         return key
 
     def _check_endpoint(self) -> None:

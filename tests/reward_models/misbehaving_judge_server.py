@@ -165,6 +165,23 @@ class Handler(BaseHTTPRequestHandler):
     def do_drop(self, rest, user):
         self.close_connection = True
 
+    def do_badgzip(self, rest, user):
+        self.send(200, b"no gzip at all", {"content-encoding": "gzip"})
+
+    def do_redirect(self, rest, user):
+        """To itself, for ever."""
+        self.send(307, {}, {"location": self.path})
+
+    def do_noise(self, rest, user):
+        """What is no HTTP at all."""
+        self.close_connection = True
+        self.wfile.write(b"\x00\xff\x00\xff\r\n\r\n")
+
+    def do_oddbody(self, rest, user):
+        """`oddbody N JSON`: a status with a body that is no usual error."""
+        status, _, body = rest.partition(" ")
+        self.send(int(status), body.encode("latin-1"))
+
     def do_empty(self, rest, user):
         self.send(200, {**completion("x"), "choices": []})
 

@@ -63,6 +63,14 @@ def test_scores_keep_the_order(server):
         ("garbage", JudgeOutcome.SERVER_ERROR, 3),
         ("halfjson", JudgeOutcome.SERVER_ERROR, 3),
         ("empty", JudgeOutcome.SERVER_ERROR, 3),
+        ("oddbody 500 \xff", JudgeOutcome.SERVER_ERROR, 3),
+        ('oddbody 500 {"error": "text"}', JudgeOutcome.SERVER_ERROR, 3),
+        ("oddbody 429 [1]", JudgeOutcome.RATE_LIMITED, 3),
+        ('oddbody 404 {"error": {"code": [], "param": {}, "message": 7}}', JudgeOutcome.BAD_REQUEST, 1),
+        ("oddbody 404 null", JudgeOutcome.BAD_REQUEST, 1),
+        ('oddbody 200 {"error": {"message": "overloaded"}}', JudgeOutcome.SERVER_ERROR, 3),
+        ("badgzip", JudgeOutcome.UNREACHABLE, 3),
+        ("noise", JudgeOutcome.UNREACHABLE, 3),
         ("cut", JudgeOutcome.UNREACHABLE, 3),
         ("drop", JudgeOutcome.UNREACHABLE, 3),
     ],
@@ -132,6 +140,12 @@ def test_no_more_requests_in_flight_than_allowed_even_from_several_threads(serve
             thread.join()
         assert judge.counts().outcomes[OK] == 18
     assert server.most_in_flight() == 3
+
+
+def test_a_redirection_without_end(server):
+    [judgement], _ = score(server, ["redirect"], max_retries=0)
+    assert judgement.outcome is JudgeOutcome.UNREACHABLE
+    assert "redirect" in judgement.reason
 
 
 def test_nobody_listens():
@@ -387,6 +401,14 @@ def test_a_key_that_is_not_set_is_said_before_anything_is_sent(server, monkeypat
     assert server.requests() == []
 
 
+@pytest.mark.parametrize("key", ["sk-s\u00e9cret", "two words", "line\nbreak"])
+def test_what_cannot_be_a_key_is_said_without_showing_it(server, monkeypatch, key):
+    monkeypatch.setenv("MY_JUDGE_KEY", key)
+    with pytest.raises(VerifierError, match="holds something that is no key") as refusal:
+        server.settings(api_key_env="MY_JUDGE_KEY").api_key()
+    assert key not in str(refusal.value)
+
+
 def test_a_missing_package_is_one_sentence(server, monkeypatch):
     monkeypatch.setitem(sys.modules, "openai", None)
     with Judge(server.settings()) as judge, pytest.raises(VerifierError, match=r"pip install rltoolkit\[judge\]"):
@@ -443,6 +465,55 @@ def test_a_closed_judge_starts_again(server):
         judge.close()
         judge.close()
     assert judge.counts().requests == 2
+    assert judge_threads() == []
+
+
+def test_closing_under_a_running_batch_ends_it_with_one_sentence(server):
+    judge = Judge(server.settings())
+    said = []
+
+    def ask():
+        try:
+            judge.score_many("anything", ["do: hang"])
+        except VerifierError as error:
+            said.append(str(error))
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    for _ in range(600):  # until the request is under way; bounded, not measured
+        if server.requests():
+            break
+        time.sleep(0.1)
+    judge.close()
+    asking.join(timeout=20)  # the server would hold it up for 30 s
+    assert said == ["the judge was closed while it was judging; close it after the last batch"]
+
+
+@pytest.mark.filterwarnings(
+    "ignore:coroutine 'connect_tcp"
+)  # of anyio, when a connection is given up in its first step
+def test_closing_again_and_again_while_others_ask_never_hangs(server):
+    judge = Judge(server.settings(max_retries=0))
+    ends = []
+
+    def ask(thread: int) -> None:
+        for i in range(5):
+            try:
+                ends.append(judge.score_many("anything", [f"do: score 0.{thread}{i}"])[0].outcome)
+            except VerifierError:
+                ends.append("closed")
+
+    threads = [threading.Thread(target=ask, args=(thread,)) for thread in range(3)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads) and len(ends) < 15:
+        judge.close()
+        time.sleep(0.01)
+    for thread in threads:
+        thread.join(timeout=30)
+    judge.close()
+    assert len(ends) == 15
+    assert set(ends) <= {OK, "closed"}
     assert judge_threads() == []
 
 
