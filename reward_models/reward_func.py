@@ -20,8 +20,8 @@ Completion = str | Sequence[Mapping[str, Any]]
 
 # What a trainer passes beside the columns of the dataset.
 _NOT_COLUMNS = frozenset({"trainer_state", "log_extra", "log_metric", "environments"})
-# Two threads that call a function for the first time must not start two pools.
-_STARTING = threading.Lock()
+# Two threads that call a function for the first time must not start two pools. Not held during a check.
+_LOCK = threading.Lock()
 
 
 class RewardFunction:
@@ -79,8 +79,9 @@ class RewardFunction:
         responses = [response_of(completion) for completion in completions]
         verdicts = self.judge(responses, references)
         self.last_responses, self.last_verdicts = responses, verdicts
-        self.counts.update(verdict.outcome for verdict in verdicts)
-        self._log(columns.get("log_extra"), columns.get("log_metric"))
+        with _LOCK:
+            self.counts.update(verdict.outcome for verdict in verdicts)
+        self._log(verdicts, columns.get("log_extra"), columns.get("log_metric"))
         return [verdict.score for verdict in verdicts]
 
     def judge(self, responses: Sequence[Any], references: Sequence[Any]) -> list[Verdict]:
@@ -96,7 +97,7 @@ class RewardFunction:
 
     def close(self) -> None:
         """Stop the pool that this function started itself; a pool that was passed in is left alone."""
-        with _STARTING:
+        with _LOCK:
             if self._owns_pool and self._pool:
                 self._pool.close()
                 self._pool, self._owns_pool = None, False
@@ -106,7 +107,7 @@ class RewardFunction:
         return {**self.__dict__, "_pool": False if self._pool is False else None, "_owns_pool": False}
 
     def _started_pool(self) -> VerifierPool:
-        with _STARTING:
+        with _LOCK:
             if not self._pool:
                 from reward_models.pool import VerifierPool
 
@@ -129,16 +130,17 @@ class RewardFunction:
 
     def _log(
         self,
+        verdicts: Sequence[Verdict],
         log_extra: Callable[[str, list[Any]], None] | None,
         log_metric: Callable[[str, float], None] | None,
     ) -> None:
-        if log_metric is not None and self.last_verdicts:
-            counts = Counter(verdict.outcome for verdict in self.last_verdicts)
+        if log_metric is not None and verdicts:
+            counts = Counter(verdict.outcome for verdict in verdicts)
             for outcome in Outcome:  # all of them, zeros too: every rank must log the same keys
-                log_metric(f"{self._metrics}/{outcome}", counts[outcome] / len(self.last_verdicts))
+                log_metric(f"{self._metrics}/{outcome}", counts[outcome] / len(verdicts))
         if log_extra is not None:
-            log_extra(f"{self.__name__}/verdict", [str(verdict.outcome) for verdict in self.last_verdicts])
-            log_extra(f"{self.__name__}/extracted", [verdict.extracted for verdict in self.last_verdicts])
+            log_extra(f"{self.__name__}/verdict", [str(verdict.outcome) for verdict in verdicts])
+            log_extra(f"{self.__name__}/extracted", [verdict.extracted for verdict in verdicts])
 
 
 class AsyncRewardFunction:

@@ -171,3 +171,21 @@ class RecklessAlgebra:
     def warm_up(self) -> None:
         """Load the algebra."""
         import sympy  # noqa: F401
+
+
+class EvenDigits:
+    """Correct is a response with an even number of digits: something that a random policy hits and misses.
+
+    It cannot read the reference "damaged", and hangs on every other response where the reference is "slow".
+    """
+
+    def check(self, response: str, reference: str) -> Verdict:
+        """Count the digits."""
+        digits = str(sum(character.isdigit() for character in response))
+        if reference == "damaged":
+            return Verdict.bad_reference("damaged")
+        if not response:
+            return Verdict.no_answer()
+        if reference == "slow" and len(response) % 2:
+            time.sleep(60)
+        return Verdict.wrong(digits) if int(digits) % 2 else Verdict.correct(digits)
