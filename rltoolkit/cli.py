@@ -100,18 +100,22 @@ def _add_check(commands: argparse._SubParsersAction[Any]) -> None:
 
 
 def _add_verify(commands: argparse._SubParsersAction[Any]) -> None:
-    text = "Judge the responses of a JSONL file."
+    text = "Judge the responses of a JSONL file, and say where the verdicts differ from the labels."
     example = "rltoolkit verify answers.jsonl --verifier math --response completion --reference gold --label label"
     parser = _command(commands, "verify", text, example, _verify)
     parser.add_argument("file", type=Path, metavar="FILE.jsonl", help="one JSON object a line")
-    parser.add_argument("--verifier", default="math", help="math, countdown or package.module:Class (default: math)")
+    names = "math, countdown, integer, exact, regex, choice, numeric, json_schema, all_of, any_of"
+    parser.add_argument("--verifier", default="math", help=f"{names} or package.module:Class (default: math)")
     parser.add_argument("--response", default="response", metavar="COLUMN", help="column with the response")
     parser.add_argument("--reference", default="reference", metavar="COLUMN", help="column with the gold answer")
     parser.add_argument("--label", metavar="COLUMN", help="column with the right verdict, to count agreement")
-    parser.add_argument("--set", action="append", default=[], metavar="OPTION=VALUE", help="an option of the verifier")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="OPTION=VALUE", help="an option of the verifier, may be repeated"
+    )
     parser.add_argument("--workers", type=_positive, default=2, help="worker processes (default: 2)")
     parser.add_argument("--timeout", type=_seconds, default=5.0, metavar="SECONDS", help="per answer (default: 5)")
-    parser.add_argument("--json", type=Path, metavar="OUT", help="write the counts to this file")
+    parser.add_argument("--show", type=_count, default=5, metavar="ROWS", help="rows of each kind to show (default: 5)")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write counts and all such rows to this file")
 
 
 def _add_eval(commands: argparse._SubParsersAction[Any]) -> None:
@@ -136,6 +140,10 @@ def _positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"is {text!r}; give a whole number of at least 1")
     return number
+
+
+def _count(text: str) -> int:
+    return 0 if text == "0" else _positive(text)
 
 
 def _seconds(text: str) -> float:
@@ -166,12 +174,15 @@ def _check(options: argparse.Namespace) -> int:
 
 def _verify(options: argparse.Namespace) -> int:
     from rltoolkit.commands.verify import VerifyRequest, verify_file
+    from rltoolkit.commands.verify_report import require_folder_of
 
+    if options.json is not None:
+        require_folder_of(options.json)
     request = VerifyRequest(
         options.file, options.verifier, options.response, options.reference, options.label, tuple(options.set)
     )
     report = verify_file(request, workers=options.workers, timeout_s=options.timeout)
-    for line in report.lines():
+    for line in report.lines(options.show):
         _say(line)
     if options.json is not None:
         report.write(options.json)

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reward_models import Outcome, VerifierPool
+import yaml
+
+from reward_models import VerifierPool
 from reward_models.reward_func import completion_text
 from reward_models.verdict import Verdict, Verifier
+from rltoolkit.commands.verify_report import JudgedRow, VerifyReport, make_report
 from rltoolkit.errors import DataError, RLToolkitError
-from rltoolkit.recipe.plugins import VERIFIER_CLASSES, import_object
-from rltoolkit.recipe.problems import RefusedError, did_you_mean
+from rltoolkit.recipe.option_findings import option_findings
+from rltoolkit.recipe.plugin_options import VERIFIER_OPTIONS
+from rltoolkit.recipe.plugins import NotMadeError, build_verifier
+from rltoolkit.recipe.problems import RecipeProblem, did_you_mean
 from rltoolkit.recipe.yaml_source import parse_scalar
 
 # Rows judged between two movements of the progress bar.
 CHUNK = 128
-UNSCORED = (Outcome.BAD_REFERENCE, Outcome.TIMEOUT, Outcome.ERROR)
 
 
 @dataclass(frozen=True)
@@ -36,79 +38,44 @@ class VerifyRequest:
     options: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class VerifyReport:
-    """Counts over a file.
-
-    `agree`, `false_positive` (judged correct, label says no) and `false_negative` (not judged correct, label says yes)
-    are None without labels; a row that could not be scored is not judged correct. `seconds` are those of the judging.
-    """
-
-    rows: int
-    outcomes: dict[str, int]
-    agree: int | None
-    false_positive: int | None
-    false_negative: int | None
-    seconds: float
-
-    def lines(self) -> list[str]:
-        """The counts in words."""
-        counts = ", ".join(f"{name} {count}" for name, count in self.outcomes.items() if count)
-        text = [f"{self.rows} rows in {self.seconds:.1f} s: {counts}"]
-        if self.agree is not None:
-            share = 100 * self.agree / self.rows
-            wrong = f"{self.false_positive} false positive, {self.false_negative} false negative"
-            text.append(f"agrees with the label in {self.agree} of {self.rows} rows ({share:.2f} %): {wrong}")
-        unscored = sum(self.outcomes[outcome.value] for outcome in UNSCORED)
-        if unscored:
-            text.append(f"{unscored} row(s) could not be scored")
-        return text
-
-    def write(self, path: Path) -> None:
-        """Write the counts as JSON; raises DataError where the file cannot be written."""
-        try:
-            path.write_text(json.dumps(vars(self), indent=1) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise DataError(
-                f"{path} cannot be written: {error.strerror}; give a path in a folder that exists"
-            ) from error
-
-
 def verify_file(request: VerifyRequest, *, workers: int = 2, timeout_s: float = 5.0) -> VerifyReport:
     """Judge every row in worker processes; raises DataError or VerifierError before the first row is judged."""
     verifier = make_verifier(request.verifier, request.options)
     rows = list(_rows(request))
     if not rows:
         raise DataError(f"{request.file} has no rows; give a file with one JSON object a line")
-    started = time.perf_counter()
     with VerifierPool(verifier, workers=workers, timeout_s=timeout_s) as pool:
+        started = time.perf_counter()
         verdicts = _judge(pool, rows)
-    return _report(rows, verdicts, time.perf_counter() - started, labelled=request.label is not None)
+        seconds = time.perf_counter() - started
+    pairs = zip(rows, verdicts, strict=True)
+    judged = [JudgedRow.of(row.line, row.reference, row.label, verdict) for row, verdict in pairs]
+    return make_report(judged, seconds, labelled=request.label is not None)
 
 
 def make_verifier(name: str, options: Sequence[str] = ()) -> Verifier:
-    """A verifier by name or import path, with options such as "extraction=lenient"."""
+    """A verifier by name or import path, with options such as "extraction=lenient"; raises DataError."""
+    if name not in VERIFIER_OPTIONS and ":" not in name:
+        known = ", ".join(VERIFIER_OPTIONS)
+        remedy = did_you_mean(name, VERIFIER_OPTIONS, "check the name")
+        raise DataError(f"--verifier is {name!r}, expected {known} or package.module:Class; {remedy}")
+    section = {"verifier": name, **dict(_option(text) for text in options)}
+    findings = list(option_findings(section, (), "verifier", VERIFIER_OPTIONS))
+    if findings:
+        problems = [RecipeProblem("--set", one.key, one.found, one.expected, one.remedy) for one in findings]
+        raise DataError("\n".join(str(problem) for problem in problems))
     try:
-        factory = VERIFIER_CLASSES[name] if name in VERIFIER_CLASSES or ":" not in name else import_object(name)
-    except KeyError as error:
-        known = ", ".join(VERIFIER_CLASSES)
-        remedy = did_you_mean(name, VERIFIER_CLASSES, "check the name")
-        raise DataError(f"--verifier is {name!r}, expected {known} or package.module:Class; {remedy}") from error
-    except RefusedError as error:
-        raise DataError(f"--verifier {error.found}; {error.remedy}") from error
-    arguments = dict(_option(text) for text in options)
-    try:
-        made: object = factory(**arguments)
-    except TypeError as error:
-        takes = ", ".join(inspect.signature(factory).parameters) or "no options"
-        raise DataError(f"--set: {name} refuses {', '.join(arguments)} ({error}); it takes {takes}") from error
-    if not isinstance(made, Verifier):
-        raise DataError(f"--verifier {name} makes a {type(made).__name__} without check(response, reference)")
-    return made
+        return build_verifier(section)
+    except NotMadeError as error:
+        one = error.finding
+        raise DataError(
+            str(RecipeProblem("the arguments", f"--{one.key}", one.found, one.expected, one.remedy))
+        ) from error
 
 
 @dataclass(frozen=True)
 class _Row:
+    line: int
     response: str
     reference: str
     label: bool | None
@@ -118,7 +85,13 @@ def _option(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key.isidentifier():
         raise DataError(f"--set is {text!r}; expected option=value, such as extraction=lenient")
-    return key, parse_scalar(value)
+    if "#" in value and not value.startswith(("'", '"', "[", "{")):
+        return key, value  # YAML would take it for a comment, which nobody writes into an argument
+    try:
+        return key, parse_scalar(value)
+    except (yaml.YAMLError, ValueError) as error:
+        remedy = f"put a text with signs in quotes of its own: --set '{key}=\"...\"'"
+        raise DataError(f"--set {key} is {value!r}, which is no YAML value; {remedy}") from error
 
 
 def _rows(request: VerifyRequest) -> Iterator[_Row]:
@@ -126,17 +99,18 @@ def _rows(request: VerifyRequest) -> Iterator[_Row]:
         with request.file.open(encoding="utf-8-sig") as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
-                    yield _row(line, request, f"{request.file} line {number}")
+                    yield _row(line, request, number)
     except UnicodeDecodeError as error:
         raise DataError(f"{request.file} is not UTF-8 text; save it as UTF-8") from error
     except OSError as error:
         raise DataError(f"{request.file} cannot be read: {error.strerror}; give a JSONL file") from error
 
 
-def _row(line: str, request: VerifyRequest, place: str) -> _Row:
+def _row(line: str, request: VerifyRequest, number: int) -> _Row:
+    place = f"{request.file} line {number}"
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{place} is not JSON ({error}); give one object a line") from error
     if not isinstance(row, dict):
         raise DataError(f"{place} is no object; give one object a line")
@@ -146,7 +120,8 @@ def _row(line: str, request: VerifyRequest, place: str) -> _Row:
             remedy = did_you_mean(column, list(row), "name a column with --response, --reference or --label")
             raise DataError(f"{place} has no {column!r}, only {', '.join(row)}; {remedy}")
     label = None if request.label is None else _label(row[request.label], request.label, place)
-    return _Row(_response(row[request.response], request.response, place), _text(row[request.reference]), label)
+    response = _response(row[request.response], request.response, place)
+    return _Row(number, response, _text(row[request.reference]), label)
 
 
 def _response(value: Any, column: str, place: str) -> str:
@@ -154,7 +129,7 @@ def _response(value: Any, column: str, place: str) -> str:
         return value
     try:
         return completion_text(value)
-    except (RLToolkitError, TypeError, KeyError, IndexError) as error:
+    except (RLToolkitError, AttributeError, TypeError, KeyError, IndexError) as error:
         raise DataError(f"{place}: {column} is {type(value).__name__}, expected a text or chat messages") from error
 
 
@@ -182,15 +157,3 @@ def _judge(pool: VerifierPool, rows: Sequence[_Row]) -> list[Verdict]:
             verdicts += pool.check_many([row.response for row in part], [row.reference for row in part])
             bars.update(bar, completed=len(verdicts))
     return verdicts
-
-
-def _report(rows: Sequence[_Row], verdicts: Sequence[Verdict], seconds: float, *, labelled: bool) -> VerifyReport:
-    counted = Counter(verdict.outcome for verdict in verdicts)
-    outcomes = {outcome.value: counted[outcome] for outcome in Outcome}
-    if not labelled:
-        return VerifyReport(len(rows), outcomes, None, None, None, seconds)
-    pairs = Counter(
-        (verdict.outcome is Outcome.CORRECT, row.label) for row, verdict in zip(rows, verdicts, strict=True)
-    )
-    agree = pairs[True, True] + pairs[False, False]
-    return VerifyReport(len(rows), outcomes, agree, pairs[True, False], pairs[False, True], seconds)

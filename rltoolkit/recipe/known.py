@@ -9,7 +9,8 @@ from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
-from rltoolkit.recipe.schema import PLUGIN_OPTIONS, Recipe
+from rltoolkit.recipe.plugin_options import PLUGIN_OPTIONS, option_names
+from rltoolkit.recipe.schema import Recipe
 from rltoolkit.recipe.train_ranges import RANGES
 
 
@@ -18,7 +19,7 @@ def known_keys() -> tuple[str, ...]:
     """All keys of the recipe's own sections, options of what we ship, the best-known keys of `train:`."""
     keys = [*_keys_of(Recipe, "")]
     for path, (_, options_of) in PLUGIN_OPTIONS.items():
-        keys += [".".join((*path, name)) for options in options_of.values() for name in options.model_fields]
+        keys += [".".join((*path, name)) for options in options_of.values() for name in option_names(options)]
     keys += [f"train.{name}" for name in RANGES]
     return tuple(dict.fromkeys(keys))
 

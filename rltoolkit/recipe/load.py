@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,11 @@ from pydantic import ValidationError
 
 from rltoolkit.recipe.contradictions import RULES, Draft, Finding
 from rltoolkit.recipe.known import known_keys
+from rltoolkit.recipe.option_findings import option_findings
 from rltoolkit.recipe.overrides import apply_overrides
+from rltoolkit.recipe.plugin_options import PLUGIN_OPTIONS
 from rltoolkit.recipe.problems import COMMAND_LINE, RecipeError, RecipeProblem, did_you_mean, suggestion
-from rltoolkit.recipe.schema import METHODS, PLUGIN_OPTIONS, Recipe
+from rltoolkit.recipe.schema import METHODS, Recipe
 from rltoolkit.recipe.translate import finding_of
 from rltoolkit.recipe.yaml_source import KeyPath, read_yaml
 
@@ -122,27 +124,9 @@ def _plugin_findings(data: dict[str, Any], bad: Sequence[KeyPath]) -> Iterator[F
     """The options of verifiers and exploration rewards that we know by name."""
     for path, (key, options_of) in PLUGIN_OPTIONS.items():
         section = _at(data, path)
-        if not isinstance(section, dict) or not _names_one(section.get(key), options_of) or (*path, key) in bad:
+        if not isinstance(section, dict) or (*path, key) in bad or _paper_mode_needs_no_options(data, path):
             continue
-        if _paper_mode_needs_no_options(data, path):
-            continue
-        options_class = options_of[section[key]]
-        options = {name: value for name, value in section.items() if name != key}
-        try:
-            options_class.model_validate(options)
-        except ValidationError as error:
-            for detail in error.errors(include_url=False):
-                finding = finding_of(detail, options_class, [])
-                finding = replace(finding, key=".".join((*path, finding.key)))
-                if detail["type"] == "extra_forbidden":
-                    known = [".".join((*path, name)) for name in options_class.model_fields]
-                    otherwise = f"{section[key]} takes {', '.join(options_class.model_fields) or 'no options'}"
-                    finding = replace(finding, remedy=did_you_mean(finding.key, known, otherwise))
-                yield finding
-
-
-def _names_one(value: Any, known: Mapping[str, object]) -> bool:
-    return isinstance(value, str) and value in known
+        yield from option_findings(section, path, key, options_of)
 
 
 def _paper_mode_needs_no_options(data: dict[str, Any], path: KeyPath) -> bool:

@@ -3,24 +3,50 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from reward_models import CountdownVerifier, DistinctSteps, LengthExploration, MathVerifier
+from reward_models.choice import ChoiceVerifier
+from reward_models.combine import AllOf, AnyOf
 from reward_models.exploration import ExplorationReward
+from reward_models.integer import IntegerVerifier
+from reward_models.json_schema import JsonSchemaVerifier
+from reward_models.numeric import NumericVerifier
+from reward_models.regex import RegexVerifier
+from reward_models.text_match import ExactVerifier
 from reward_models.verdict import Verifier
 from rltoolkit.recipe.contradictions import Finding
 from rltoolkit.recipe.load import LoadedRecipe
 from rltoolkit.recipe.problems import RecipeError, RefusedError
-from rltoolkit.recipe.schema import Plugin
 
-VERIFIER_CLASSES: Mapping[str, Callable[..., Verifier]] = {"math": MathVerifier, "countdown": CountdownVerifier}
+COMBINATIONS: Mapping[str, Callable[..., Verifier]] = {"all_of": AllOf, "any_of": AnyOf}
+VERIFIER_CLASSES: Mapping[str, Callable[..., Verifier]] = {
+    "math": MathVerifier,
+    "countdown": CountdownVerifier,
+    "integer": IntegerVerifier,
+    "exact": ExactVerifier,
+    "regex": RegexVerifier,
+    "choice": ChoiceVerifier,
+    "numeric": NumericVerifier,
+    "json_schema": JsonSchemaVerifier,
+    **COMBINATIONS,
+}
 EXPLORATION_CLASSES: Mapping[str, Callable[..., ExplorationReward]] = {
     "length": LengthExploration,
     "distinct_steps": DistinctSteps,
 }
+
+
+class NotMadeError(ValueError):
+    """Something that was named cannot be made; `finding` says what and where."""
+
+    def __init__(self, finding: Finding) -> None:
+        super().__init__(finding.found)
+        self.finding = finding
 
 
 def make_verifier(loaded: LoadedRecipe) -> Verifier:
@@ -28,12 +54,29 @@ def make_verifier(loaded: LoadedRecipe) -> Verifier:
     rewards = loaded.recipe.rewards
     if rewards is None:
         raise RecipeError([loaded.problem(Finding("rewards.outcome", "missing", remedy="name a verifier"))])
-    name, section = rewards.outcome.verifier, rewards.outcome
-    if name == "math" and loaded.recipe.train.get("paper_compat") is True and "box" not in section.options:
-        section = section.model_copy(update={"box": "first"})  # as released; the length term reads that box, too
-    made = _make(loaded, "rewards.outcome", "verifier", name, section, VERIFIER_CLASSES)
+    section: dict[str, Any] = {"verifier": rewards.outcome.verifier, **rewards.outcome.options}
+    if section["verifier"] == "math" and loaded.recipe.train.get("paper_compat") is True:
+        section.setdefault("box", "first")  # as released; the length term reads that box, too
+    try:
+        return build_verifier(section, "rewards.outcome", [loaded.path.parent])
+    except NotMadeError as error:
+        raise RecipeError([loaded.problem(error.finding)]) from error
+
+
+def build_verifier(section: Mapping[str, Any], place: str = "", folders: Sequence[Path] = ()) -> Verifier:
+    """The verifier that `section["verifier"]` names, with the other keys of the section as its options.
+
+    Those of ours have been checked (`option_findings`). `place` is where the section stands, for messages; `folders`
+    are searched for modules beside the working directory. Raises NotMadeError.
+    """
+    name = str(section["verifier"])
+    options = {key: value for key, value in section.items() if key != "verifier"}
+    if name in COMBINATIONS:
+        inner = enumerate(options["verifiers"])
+        options["verifiers"] = [build_verifier(one, _key(place, f"verifiers.{index}"), folders) for index, one in inner]
+    made = _make(place, "verifier", name, options, VERIFIER_CLASSES, folders)
     if not isinstance(made, Verifier):
-        raise _wrong_kind(loaded, "rewards.outcome.verifier", name, made, "check(response, reference)")
+        raise _wrong_kind(_key(place, "verifier"), name, made, "check(response, reference)")
     return made
 
 
@@ -46,46 +89,77 @@ def make_exploration(loaded: LoadedRecipe) -> ExplorationReward | None:
     section = None if rewards is None else rewards.exploration
     if section is None or section.kind == "none" or loaded.recipe.train.get("paper_compat") is True:
         return None
-    made = _make(loaded, "rewards.exploration", "kind", section.kind, section, EXPLORATION_CLASSES)
-    if not isinstance(made, ExplorationReward):
-        method = "score(response, token_count)"
-        raise _wrong_kind(loaded, "rewards.exploration.kind", section.kind, made, method)
+    place, folders = "rewards.exploration", [loaded.path.parent]
+    try:
+        made = _make(place, "kind", section.kind, section.options, EXPLORATION_CLASSES, folders)
+        if not isinstance(made, ExplorationReward):
+            raise _wrong_kind(f"{place}.kind", section.kind, made, "score(response, token_count)")
+    except NotMadeError as error:
+        raise RecipeError([loaded.problem(error.finding)]) from error
     return made
 
 
-def import_object(path: str) -> Any:
+def import_object(path: str, folders: Sequence[Path] = ()) -> Any:
     """What `package.module:Name` names; raises RefusedError with what went wrong.
 
-    The working directory is searched last, so that a file beside the recipe's start is found and hides nothing.
+    The working directory and then `folders` are searched last, so that a file beside the recipe or beside its start
+    is found and hides nothing.
     """
-    if str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))
+    for folder in (Path.cwd(), *folders):
+        if str(folder.resolve()) not in sys.path:
+            sys.path.append(str(folder.resolve()))
     module_name, _, name = path.partition(":")
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
-        remedy = "install it, or start from the folder that holds it"
-        raise RefusedError(f"is {path!r}, which cannot be imported ({error})", remedy=remedy) from error
+    except Exception as error:
+        reason = f"is {path!r}, which cannot be imported ({type(error).__name__}: {error})"
+        if isinstance(error, ModuleNotFoundError):
+            remedy = "install it, or start from the folder that holds it"
+        else:
+            remedy = f"correct the file; `python -c 'import {module_name}'` shows the line"
+        raise RefusedError(reason, remedy=remedy) from error
     if not hasattr(module, name):
-        raise RefusedError(f"is {path!r}, but {module_name} has no {name}", remedy="check the name after the colon")
+        found = getattr(module, "__file__", None) or "a folder"
+        raise RefusedError(
+            f"is {path!r}, but {module_name} ({found}) has no {name}", remedy="check the name after the colon"
+        )
     return getattr(module, name)
 
 
 def _make(
-    loaded: LoadedRecipe, section: str, key: str, name: str, plugin: Plugin, known: Mapping[str, Callable[..., Any]]
+    place: str,
+    key: str,
+    name: str,
+    options: Mapping[str, Any],
+    known: Mapping[str, Callable[..., Any]],
+    folders: Sequence[Path],
 ) -> Any:
     try:
-        factory = known[name] if name in known else import_object(name)
+        factory = known[name] if name in known else import_object(name, folders)
     except RefusedError as refusal:
-        finding = Finding(f"{section}.{key}", refusal.found, refusal.expected, refusal.remedy)
-        raise RecipeError([loaded.problem(finding)]) from refusal
+        finding = Finding(_key(place, key), refusal.found, refusal.expected, refusal.remedy)
+        raise NotMadeError(finding) from refusal
     try:
-        return factory(**plugin.options)
-    except (TypeError, ValueError) as error:
-        finding = Finding(section, f"{name} refuses its options: {error}", remedy="change the keys beside it")
-        raise RecipeError([loaded.problem(finding)]) from error
+        return factory(**options)
+    except Exception as error:
+        kind = "" if isinstance(error, TypeError | ValueError) else f"{type(error).__name__}: "
+        finding = Finding(place or key, f"{name} refuses its options: {kind}{error}", remedy=_signature(factory))
+        raise NotMadeError(finding) from error
 
 
-def _wrong_kind(loaded: LoadedRecipe, key: str, name: str, made: object, method: str) -> RecipeError:
-    finding = Finding(key, f"is {name!r}, a {type(made).__name__} without {method}", f"a class with {method}")
-    return RecipeError([loaded.problem(finding)])
+def _signature(factory: Callable[..., Any]) -> str:
+    try:
+        takes = ", ".join(inspect.signature(factory).parameters)
+    except (TypeError, ValueError):  # what is no class, or one that says nothing of itself
+        return "change the keys beside it"
+    return f"it takes {takes or 'no options'}"
+
+
+def _wrong_kind(key: str, name: str, made: object, method: str) -> NotMadeError:
+    return NotMadeError(
+        Finding(key, f"is {name!r}, a {type(made).__name__} without {method}", f"a class with {method}")
+    )
+
+
+def _key(place: str, key: str) -> str:
+    return f"{place}.{key}" if place else key

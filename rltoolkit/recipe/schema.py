@@ -1,7 +1,8 @@
 """The sections of a recipe: one class each; a field's description is what an error message adds as help.
 
 To add a method: write the classes of its own sections here, give them a field in `Recipe`, and an entry in
-`METHODS`. To add an option: add a field. Nothing else lists the keys.
+`METHODS`. To add an option: add a field. Nothing else lists the keys; those of verifiers and exploration rewards stand
+in `plugin_options`.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ def _column_or_template(value: object) -> object:
     return _template(value)
 
 
-def _lower_list(value: object) -> object:
+def list_to_tuple(value: object) -> object:
     """YAML gives lists; frozen objects hold tuples."""
     return tuple(value) if isinstance(value, list) else value
 
@@ -105,7 +106,7 @@ def _text(value: str) -> str:
 
 Text = Annotated[str, BeforeValidator(lambda value: _text(value) if isinstance(value, str) else value)]
 Template = Annotated[str, BeforeValidator(_template)]
-Texts = Annotated[tuple[str, ...], BeforeValidator(_lower_list)]
+Texts = Annotated[tuple[str, ...], BeforeValidator(list_to_tuple)]
 
 
 # --- model -------------------------------------------------------------------------------------------------
@@ -143,13 +144,8 @@ class ModelSection(Section):
 # --- data --------------------------------------------------------------------------------------------------
 
 
-def _regular_expression(value: object) -> object:
-    if isinstance(value, str):
-        _groups(value)
-    return value
-
-
-def _groups(pattern: str) -> int:
+def groups_of(pattern: str) -> int:
+    """The number of groups in a regular expression; raises RefusedError for a text that is none."""
     try:
         return re.compile(pattern).groups
     except re.error as error:
@@ -157,8 +153,9 @@ def _groups(pattern: str) -> int:
         raise RefusedError(f"is no regular expression ({error})", remedy=remedy) from error
 
 
-def _pattern(value: object) -> object:
-    if isinstance(value, str) and (groups := _groups(value)) != 1:
+def one_group_pattern(value: object) -> object:
+    """A regular expression with exactly one group; raises RefusedError for other texts."""
+    if isinstance(value, str) and (groups := groups_of(value)) != 1:
         raise RefusedError(f"has {groups} groups", expected="exactly one group (...) around the answer")
     return value
 
@@ -167,7 +164,7 @@ class Reference(Section):
     """Where the gold answer stands: a column, or the one group of a pattern in it (the last match counts)."""
 
     column: Text
-    pattern: Annotated[str | None, BeforeValidator(_pattern)] = None
+    pattern: Annotated[str | None, BeforeValidator(one_group_pattern)] = None
 
 
 def _reference(value: object) -> object:
@@ -213,7 +210,18 @@ class DataSection(Section):
 
 # --- rewards -----------------------------------------------------------------------------------------------
 
-VERIFIERS = ("math", "countdown")
+VERIFIERS = (
+    "math",
+    "countdown",
+    "integer",
+    "exact",
+    "regex",
+    "choice",
+    "numeric",
+    "json_schema",
+    "all_of",
+    "any_of",
+)
 EXPLORATIONS = ("none", "length", "distinct_steps")
 
 
@@ -318,48 +326,3 @@ class Recipe(Section):
     launch: LaunchSection = LaunchSection()
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     output_dir: Text | None = None
-
-
-# --- options of what a recipe names ------------------------------------------------------------------------
-
-
-class NoOptions(Section):
-    """Takes none."""
-
-
-class MathOptions(Section):
-    """Keyword arguments of reward_models.MathVerifier."""
-
-    extraction: Literal["boxed", "marked", "lenient"] = "boxed"
-    thinking_end: str | None = "</think>"
-    box: Literal["last", "first"] = "last"
-
-
-class CountdownOptions(Section):
-    """Keyword arguments of reward_models.CountdownVerifier."""
-
-    thinking_end: str | None = "</think>"
-
-
-class LengthOptions(Section):
-    """Keyword arguments of reward_models.exploration.LengthExploration."""
-
-    target_tokens: Annotated[int, Field(ge=1, description="tokens before the answer that earn the whole reward")]
-
-
-class DistinctStepsOptions(Section):
-    """Keyword arguments of reward_models.exploration.DistinctSteps."""
-
-    target_steps: Annotated[int, Field(ge=1, description="distinct lines before the answer that earn the whole reward")]
-    pattern: Annotated[str | None, BeforeValidator(_regular_expression)] = None
-
-
-# Where a recipe names something of ours: section, the key that names it, and the options that each name
-# takes.
-PLUGIN_OPTIONS: dict[tuple[str, ...], tuple[str, dict[str, type[Section]]]] = {
-    ("rewards", "outcome"): ("verifier", {"math": MathOptions, "countdown": CountdownOptions}),
-    ("rewards", "exploration"): (
-        "kind",
-        {"none": NoOptions, "length": LengthOptions, "distinct_steps": DistinctStepsOptions},
-    ),
-}

@@ -76,6 +76,7 @@ def test_every_command_has_help_with_one_example(command: str, capsys: pytest.Ca
         (["eval", "--model", "m", "--task", "t", "--n", "0"], "give a whole number of at least 1"),
         (["verify", "f", "--timeout", "0"], "give seconds > 0"),
         (["verify", "f", "--timeout", "soon"], "give seconds > 0"),
+        (["verify", "f", "--show", "-1"], "give a whole number"),
     ],
 )
 def test_wrong_arguments(arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -117,6 +118,20 @@ def test_verify_judges_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert main(["verify", str(file), "--set", "extraction=lenient", "--workers", "1", "--json", str(out)]) == 0
     assert json.loads(out.read_text())["outcomes"]["correct"] == 2
     assert f"written to {out}" in capsys.readouterr().out
+
+
+def test_verify_refuses_at_once_what_it_could_not_write(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for out, says in ((tmp_path / "none" / "out.json", "no such folder"), (tmp_path, "is a folder")):
+        assert main(["verify", "no-such.jsonl", "--json", str(out)]) == 2
+        assert f"{out} cannot be written: {says}" in capsys.readouterr().err
+
+
+def test_verify_names_every_verifier(capsys: pytest.CaptureFixture[str]) -> None:
+    from rltoolkit.recipe.schema import VERIFIERS
+
+    with pytest.raises(SystemExit):
+        main(["verify", "--help"])
+    assert ", ".join(VERIFIERS) in " ".join(capsys.readouterr().out.split())
 
 
 def test_eval_writes_where_it_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from reward_models import CountdownVerifier, MathVerifier, VerifierError
+from reward_models import CountdownVerifier, MathVerifier
 from rltoolkit.commands.verify import VerifyRequest, make_verifier, verify_file
 from rltoolkit.errors import DataError
 
@@ -42,19 +42,59 @@ def test_counts_and_agreement(write) -> None:
     assert (report.rows, report.agree, report.false_positive, report.false_negative) == (6, 3, 1, 2)
     assert report.seconds > 0
     assert "agrees with the label in 3 of 6 rows (50.00 %): 1 false positive, 2 false negative" in report.lines()
-    assert "1 row(s) could not be scored" in report.lines()
+    assert report.confusion is not None
+    assert {name: tuple(counts.values()) for name, counts in report.confusion.items()} == {
+        "correct": (2, 1),
+        "wrong": (0, 1),
+        "no_answer": (1, 0),
+        "bad_reference": (1, 0),
+        "timeout": (0, 0),
+        "error": (0, 0),
+    }
+    assert report.verdicts_per_second == pytest.approx(6 / report.seconds)
+
+
+def test_the_rows_to_look_at(write) -> None:
+    report = verify_file(request(write(ROWS[0], "\n", *ROWS[1:])), workers=1)
+    assert report.disagreements is not None
+    assert [(row.line, row.outcome, row.label) for row in report.disagreements] == [
+        (4, "no_answer", True),
+        (5, "correct", False),
+        (6, "bad_reference", True),
+    ]
+    assert [row.line for row in report.unscored] == [6]
+    lines = "\n".join(report.lines(show=2))
+    assert (
+        "3 row(s) judged otherwise than labelled, the first 2:\n  line 4: no_answer, label true; reference '42',"
+        in lines
+    )
+    assert "line 5: correct, label false; reference '7', answer '7' (last box; " in lines
+    assert "1 row(s) could not be scored:\n  line 6: bad_reference" in lines
+    assert "line" not in "\n".join(report.lines(show=0))
+
+
+def test_what_no_terminal_can_print_is_escaped(write) -> None:
+    row = {"completion": "\\boxed{\ud800\n\x1b[31m}", "gold": "\x1b[2J\ud801", "label": True}
+    report = verify_file(request(write(row), verifier="exact"), workers=1)
+    assert "\n".join(report.lines()).encode()  # no lone surrogate
+    assert "\x1b" not in "\n".join(report.lines())
 
 
 def test_without_labels_nothing_is_compared(write) -> None:
     report = verify_file(request(write(*ROWS), label=None), workers=1)
     assert (report.agree, report.false_positive, report.false_negative) == (None, None, None)
+    assert (report.confusion, report.disagreements) == (None, None)
+    assert [row.line for row in report.unscored] == [5]
 
 
 def test_the_json_has_the_agreed_keys(write, tmp_path: Path) -> None:
     report = verify_file(request(write(*ROWS)), workers=1)
     report.write(tmp_path / "out.json")
     keys = ["rows", "outcomes", "agree", "false_positive", "false_negative", "seconds"]
-    assert list(json.loads((tmp_path / "out.json").read_text())) == keys
+    written = json.loads((tmp_path / "out.json").read_text())
+    assert list(written) == [*keys, "verdicts_per_second", "confusion", "disagreements", "unscored"]
+    assert [row["line"] for row in written["disagreements"]] == [3, 4, 5]
+    assert list(written["unscored"][0]) == ["line", "reference", "extracted", "outcome", "detail", "label"]
     with pytest.raises(DataError, match="cannot be written"):
         report.write(tmp_path / "none" / "out.json")
 
@@ -67,6 +107,44 @@ def test_options_reach_the_verifier(write) -> None:
     assert isinstance(make_verifier("reward_models.math_answers:MathVerifier"), MathVerifier)
 
 
+def test_options_of_several_kinds() -> None:
+    assert make_verifier("numeric", ["rel_tol=1e-3"]).rel_tol == 0.001
+    assert make_verifier("exact", ["ignore_case=true", "extraction=whole"]).ignore_case is True
+    # what YAML would take for a comment
+    assert make_verifier("regex", ["pattern=#### (.+)"]).pattern == "#### (.+)"
+    assert make_verifier("regex", ["pattern=is (.+) #"]).pattern == "is (.+) #"
+    assert make_verifier("json_schema", ["schema={type: object, required: [a]}"]).check("{}", "").outcome == "wrong"
+    both = make_verifier(
+        "all_of", ["verifiers=[{verifier: integer}, {verifier: any_of, verifiers: [{verifier: exact}]}]"]
+    )
+    assert both.check("\\boxed{7}", "7").outcome == "correct"
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "says"),
+    [
+        ("numeric", ["rel_tol=-1"], "rel_tol in --set is -1, expected a value >= 0; relative to the reference"),
+        ("numeric", ["rel_toll=1"], "rel_toll in --set: unknown key; did you mean rel_tol?"),
+        ("regex", ["pattern=a.b"], "has 0 groups, expected exactly one group"),
+        ("regex", ["pattern=[a-z](.)"], "put a text with signs in quotes of its own"),
+        ("all_of", [], "verifiers in --set: missing; give a list such as"),
+        ("all_of", ["verifiers=[]"], "verifiers in --set is []"),
+        ("all_of", ["verifiers=[{verifier: integr}]"], "verifiers.0.verifier in --set is 'integr'"),
+        ("any_of", ["verifiers=[{verifier: integer}, {verifier: math, box: 1}]"], "verifiers.1.box in --set is 1"),
+        (
+            "any_of",
+            ["verifiers=[{verifier: 'no_such:Thing'}]"],
+            "--verifiers.0.verifier in the arguments is 'no_such:Thing'",
+        ),
+        ("json_schema", ["schema={type: objekt}"], "json_schema refuses its options"),
+    ],
+)
+def test_wrong_options(name: str, options: list[str], says: str) -> None:
+    with pytest.raises(DataError) as caught:
+        make_verifier(name, options)
+    assert says in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("name", "options", "says"),
     [
@@ -75,18 +153,21 @@ def test_options_reach_the_verifier(write) -> None:
         ("reward_models:Outcome", [], "refuses"),
         ("rltoolkit.errors:DataError", [], "without check"),
         ("math", ["extraction"], "expected option=value"),
-        ("math", ["extracion=boxed"], "it takes extraction, thinking_end, box"),
+        ("math", ["extracion=boxed"], "extracion in --set: unknown key; did you mean extraction?"),
+        (
+            "math",
+            ["extraction=everything"],
+            "extraction in --set is 'everything', expected one of boxed, marked or lenient",
+        ),
+        ("math", ["extraction=everything", "bx=1"], "bx in --set: unknown key"),
+        ("reward_models.math_answers:MathVerifier", ["bx=1"], "it takes extraction, thinking_end, box"),
+        ("reward_models.math_answers:MathVerifier", ["box=1"], "MathVerifier box is 1"),
     ],
 )
 def test_a_verifier_that_cannot_be_made(name: str, options: list[str], says: str) -> None:
     with pytest.raises(DataError) as caught:
         make_verifier(name, options)
     assert says in str(caught.value)
-
-
-def test_a_value_that_the_verifier_refuses() -> None:
-    with pytest.raises(VerifierError, match="extraction"):
-        make_verifier("math", ["extraction=everything"])
 
 
 @pytest.mark.parametrize(
@@ -98,6 +179,8 @@ def test_a_value_that_the_verifier_refuses() -> None:
         (["3\n"], "line 1 is no object"),
         ([{"completion": "x", "golds": "y", "label": 1}], "did you mean golds?"),
         ([{"completion": 3, "gold": "y", "label": 1}], "completion is int, expected a text"),
+        ([{"completion": [3], "gold": "y", "label": 1}], "completion is list, expected a text"),
+        (["[" * 100_000 + "\n"], "line 1 is not JSON"),
         ([{"completion": "x", "gold": "y", "label": "yes"}], "label is 'yes', expected true, false, 0 or 1"),
         ([{"completion": "x", "gold": "y", "label": None}], "label is None"),
     ],

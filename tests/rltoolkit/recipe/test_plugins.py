@@ -1,12 +1,15 @@
 """From names to objects."""
 
+import sys
 from pathlib import Path
 
 import pytest
 
 from reward_models import CountdownVerifier, DistinctSteps, LengthExploration, MathVerifier
+from reward_models.combine import AllOf, AnyOf
+from reward_models.numeric import NumericVerifier
 from rltoolkit.recipe import LoadedRecipe, RecipeError, load_recipe
-from rltoolkit.recipe.plugins import make_exploration, make_verifier
+from rltoolkit.recipe.plugins import VERIFIER_CLASSES, make_exploration, make_verifier
 
 TEXT = """\
 method: rlsp
@@ -24,15 +27,20 @@ class Mine:
         return 0.0
 class Neither:
     pass
+class Fails:
+    def __init__(self):
+        {}["a"]
 """
 
 
 @pytest.fixture
 def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "my_rewards_for_tests.py").write_text(PLUGIN)
+    (tmp_path / "broken_for_tests.py").write_text("def f(:\n")
+    (tmp_path / "failing_for_tests.py").write_text("1 / 0\n")
     (tmp_path / "r.yaml").write_text(TEXT)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.path", [p for p in __import__("sys").path if p])
+    monkeypatch.setattr("sys.path", [p for p in sys.path if p])
 
     def load_with(*overrides: str) -> LoadedRecipe:
         return load_recipe("r.yaml", overrides)
@@ -52,6 +60,32 @@ def test_ours_by_name_with_options(load) -> None:
     assert isinstance(steps, DistinctSteps)
 
 
+def test_every_name_makes_its_class(load) -> None:
+    options = {"all_of": "verifiers: [{verifier: integer}]", "any_of": "verifiers: [{verifier: integer}]"}
+    for name, kind in VERIFIER_CLASSES.items():
+        made = make_verifier(load(f"rewards.outcome={{verifier: {name}, {options.get(name, '')}}}"))
+        assert type(made) is kind
+
+
+def test_combinations(load) -> None:
+    inner = "{verifier: numeric, rel_tol: 0.1}, {verifier: 'my_rewards_for_tests:Mine', word: y}"
+    made = make_verifier(
+        load(f"rewards.outcome={{verifier: all_of, verifiers: [{{verifier: any_of, verifiers: [{inner}]}}]}}")
+    )
+    assert isinstance(made, AllOf)
+    (either,) = made.verifiers
+    assert isinstance(either, AnyOf)
+    numeric, mine = either.verifiers
+    assert isinstance(numeric, NumericVerifier)
+    assert numeric.rel_tol == 0.1
+    assert vars(mine) == {"word": "y"}
+
+
+def test_paper_mode_reads_the_first_box(load) -> None:
+    assert make_verifier(load("train.paper_compat=true")).box == "first"
+    assert make_verifier(load("train.paper_compat=true", "rewards.outcome={verifier: math, box: last}")).box == "last"
+
+
 def test_no_exploration(load) -> None:
     assert make_exploration(load()) is None
     assert make_exploration(load("rewards.exploration={kind: none}")) is None
@@ -66,6 +100,22 @@ def test_others_by_import_path_from_the_working_directory(load) -> None:
     assert make_exploration(load("rewards.exploration={kind: 'my_rewards_for_tests:Mine'}")) is not None
 
 
+def test_others_by_import_path_from_the_folder_of_the_recipe(load, tmp_path: Path, monkeypatch) -> None:
+    """But a module that is found without it goes first: the folder hides nothing."""
+    folder, start = tmp_path / "recipes", tmp_path / "start"
+    folder.mkdir()
+    start.mkdir()
+    for name in ("verifier_beside_the_recipe", "verifier_in_both"):
+        (folder / f"{name}.py").write_text(PLUGIN)
+    (start / "verifier_in_both.py").write_text(PLUGIN.replace('word="x"', 'word="start"'))
+    (folder / "r.yaml").write_text(TEXT)
+    monkeypatch.chdir(start)
+    monkeypatch.setattr("sys.path", list(sys.path))
+    for name, word in (("verifier_beside_the_recipe", "x"), ("verifier_in_both", "start")):
+        loaded = load_recipe("../recipes/r.yaml", [f"rewards.outcome={{verifier: '{name}:Mine'}}"])
+        assert vars(make_verifier(loaded)) == {"word": word}
+
+
 @pytest.mark.parametrize(
     ("plugin", "key", "says"),
     [
@@ -73,6 +123,10 @@ def test_others_by_import_path_from_the_working_directory(load) -> None:
         ("my_rewards_for_tests:Yours", "rewards.outcome.verifier", "has no Yours"),
         ("my_rewards_for_tests:Neither", "rewards.outcome.verifier", "a Neither without check"),
         ("my_rewards_for_tests:Mine, wort: y", "rewards.outcome", "refuses its options"),
+        ("my_rewards_for_tests:Mine, wort: y", "rewards.outcome", "it takes word"),
+        ("my_rewards_for_tests:Fails", "rewards.outcome", "refuses its options: KeyError: 'a'"),
+        ("broken_for_tests:Mine", "rewards.outcome.verifier", "cannot be imported (SyntaxError"),
+        ("failing_for_tests:Mine", "rewards.outcome.verifier", "cannot be imported (ZeroDivisionError"),
     ],
 )
 def test_what_cannot_be_made(load, plugin: str, key: str, says: str) -> None:
@@ -84,6 +138,12 @@ def test_what_cannot_be_made(load, plugin: str, key: str, says: str) -> None:
     assert problem.key == key
     assert problem.where == "command line"
     assert says in str(problem)
+
+
+def test_what_cannot_be_made_inside_a_combination_is_named_with_its_place(load) -> None:
+    inner = "[{verifier: math}, {verifier: 'no_such_package.x:Mine'}]"
+    with pytest.raises(RecipeError, match=r"rewards\.outcome\.verifiers\.1\.verifier on the command line is 'no_such"):
+        make_verifier(load(f"rewards.outcome={{verifier: any_of, verifiers: {inner}}}"))
 
 
 def test_an_exploration_reward_must_score(load) -> None:

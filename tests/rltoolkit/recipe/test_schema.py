@@ -4,25 +4,20 @@ import inspect
 
 import pytest
 
-from reward_models import CountdownVerifier, DistinctSteps, LengthExploration, MathVerifier
 from rltoolkit.recipe.known import known_keys
+from rltoolkit.recipe.plugin_options import EXPLORATION_OPTIONS, PLUGIN_OPTIONS, VERIFIER_OPTIONS, option_names
 from rltoolkit.recipe.plugins import EXPLORATION_CLASSES, VERIFIER_CLASSES
 from rltoolkit.recipe.problems import RefusedError
-from rltoolkit.recipe.schema import EXPLORATIONS, PLUGIN_OPTIONS, VERIFIERS, template_fields
+from rltoolkit.recipe.schema import EXPLORATIONS, VERIFIERS, template_fields
+
+CLASSES = {**VERIFIER_CLASSES, **EXPLORATION_CLASSES}
+OPTIONS = {**VERIFIER_OPTIONS, **EXPLORATION_OPTIONS}
 
 
-@pytest.mark.parametrize(
-    ("section", "name", "made"),
-    [
-        (("rewards", "outcome"), "math", MathVerifier),
-        (("rewards", "outcome"), "countdown", CountdownVerifier),
-        (("rewards", "exploration"), "length", LengthExploration),
-        (("rewards", "exploration"), "distinct_steps", DistinctSteps),
-    ],
-)
-def test_options_are_those_of_the_constructor(section: tuple[str, ...], name: str, made: type) -> None:
-    fields = PLUGIN_OPTIONS[section][1][name].model_fields
-    parameters = inspect.signature(made).parameters
+@pytest.mark.parametrize("name", CLASSES)
+def test_options_are_those_of_the_constructor(name: str) -> None:
+    fields = dict(zip(option_names(OPTIONS[name]), OPTIONS[name].model_fields.values(), strict=True))
+    parameters = inspect.signature(CLASSES[name]).parameters
     assert list(fields) == list(parameters)
     for key, parameter in parameters.items():
         required = parameter.default is inspect.Parameter.empty
@@ -31,14 +26,15 @@ def test_options_are_those_of_the_constructor(section: tuple[str, ...], name: st
 
 
 def test_every_name_has_a_class_and_options() -> None:
-    assert set(VERIFIERS) == set(VERIFIER_CLASSES) == set(PLUGIN_OPTIONS["rewards", "outcome"][1])
-    assert set(EXPLORATIONS) == {"none", *EXPLORATION_CLASSES} == set(PLUGIN_OPTIONS["rewards", "exploration"][1])
+    assert list(VERIFIERS) == list(VERIFIER_CLASSES) == list(PLUGIN_OPTIONS["rewards", "outcome"][1])
+    assert list(EXPLORATIONS) == ["none", *EXPLORATION_CLASSES] == list(PLUGIN_OPTIONS["rewards", "exploration"][1])
+    assert len(VERIFIERS) == 10
 
 
 def test_known_keys_reach_into_every_section() -> None:
     keys = set(known_keys())
     expected = {"seed", "model.lora.r", "data.train.reference.pattern", "sft.data.completion", "launch.processes"}
-    assert expected | {"rewards.outcome.box", "rewards.exploration.target_steps", "train.learning_rate"} <= keys
+    assert expected | {"rewards.outcome.box", "rewards.exploration.target_steps", "rewards.outcome.schema"} <= keys
 
 
 def test_templates() -> None:
