@@ -165,9 +165,10 @@ class Transport:
         status = error.status_code
         default = JudgeOutcome.SERVER_ERROR if status >= 500 else JudgeOutcome.BAD_REQUEST
         outcome = _OUTCOME_OF_STATUS.get(status, default)
-        if error.code in _FILTER_CODES:
+        code = str(error.code)  # the server may have sent anything
+        if code in _FILTER_CODES:
             outcome = JudgeOutcome.REFUSED
-        again = outcome in RETRIED and error.code != "insufficient_quota"  # an empty account does not fill by waiting
+        again = outcome in RETRIED and code != "insufficient_quota"  # an empty account does not fill by waiting
         wait = asked_wait(error.response.headers)
         asked = f", and asks to wait {wait:.3g} s" if wait else ""
         return _Attempt(Reply(outcome, f"status {status}{asked}: {self._clean(str(error))}"), again, wait)
