@@ -5,7 +5,7 @@ never a number. Importing this package does not load openai: the first request d
 """
 
 from reward_models.judge.judge import Judge
-from reward_models.judge.judgement import JudgeCounts, Judgement, JudgeOutcome, Preference
+from reward_models.judge.judgement import JudgeCounts, JudgedPair, Judgement, JudgeOutcome
 from reward_models.judge.prompts import BETTER_ANSWER, EFFORT
 from reward_models.judge.settings import JudgeSettings
 
@@ -16,6 +16,6 @@ __all__ = [
     "JudgeCounts",
     "JudgeOutcome",
     "JudgeSettings",
+    "JudgedPair",
     "Judgement",
-    "Preference",
 ]

@@ -11,7 +11,7 @@ from typing import Self
 
 from reward_models.errors import VerifierError
 from reward_models.judge.engine import Engine
-from reward_models.judge.judgement import JudgeCounts, Judgement, JudgeOutcome, Preference
+from reward_models.judge.judgement import JudgeCounts, JudgedPair, Judgement, JudgeOutcome
 from reward_models.judge.prompts import (
     BETTER_ANSWER,
     Question,
@@ -90,7 +90,7 @@ class Judge:
 
     def prefer_many(
         self, prompts: Sequence[str], firsts: Sequence[str], seconds: Sequence[str], criterion: str = BETTER_ANSWER
-    ) -> list[Preference]:
+    ) -> list[JudgedPair]:
         """Compare two responses to each prompt by `criterion`, in both orders.
 
         Raises:
@@ -108,9 +108,9 @@ class Judge:
                 for prompt, shown_a, shown_b in zip(prompts, as_a, as_b, strict=True)
             ]
         )
-        preferences = [Preference(*pair) for pair in zip(judgements[:count], judgements[count:], strict=True)]
-        self._tally.add_preferences(preferences)
-        return preferences
+        pairs = [JudgedPair(*both) for both in zip(judgements[:count], judgements[count:], strict=True)]
+        self._tally.add_pairs(pairs)
+        return pairs
 
     def counts(self) -> JudgeCounts:
         """Outcomes, requests, tokens, cost and position bias since this object was made."""

@@ -52,7 +52,7 @@ class Judgement:
 
 
 @dataclass(frozen=True, slots=True)
-class Preference:
+class JudgedPair:
     """A comparison of two texts, asked in both orders.
 
     In `as_given` the first text is shown as A, in `swapped` the second; each value is the probability that A is better

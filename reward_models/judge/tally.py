@@ -6,7 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Sequence
 
-from reward_models.judge.judgement import JudgeCounts, Judgement, JudgeOutcome, Preference
+from reward_models.judge.judgement import JudgeCounts, JudgedPair, Judgement, JudgeOutcome
 from reward_models.judge.settings import JudgeSettings
 
 
@@ -38,9 +38,9 @@ class Tally:
         with self._lock:
             self._outcomes.update(judgement.outcome for judgement in judgements)
 
-    def add_preferences(self, preferences: Sequence[Preference]) -> None:
+    def add_pairs(self, pairs: Sequence[JudgedPair]) -> None:
         """Count the position bias of comparisons."""
-        biases = [bias for bias in (preference.position_bias for preference in preferences) if bias is not None]
+        biases = [bias for bias in (pair.position_bias for pair in pairs) if bias is not None]
         with self._lock:
             self._numbers["pairs"] += len(biases)
             self._bias_sum += sum(biases)

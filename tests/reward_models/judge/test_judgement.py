@@ -3,7 +3,7 @@
 import pytest
 
 from reward_models import VerifierError
-from reward_models.judge import Judgement, JudgeOutcome, Preference
+from reward_models.judge import JudgedPair, Judgement, JudgeOutcome
 
 
 @pytest.mark.parametrize(("outcome", "value"), [(JudgeOutcome.OK, None), (JudgeOutcome.TIMEOUT, 0.5)])
@@ -12,8 +12,8 @@ def test_a_failure_is_never_a_number(outcome, value):
         Judgement(outcome, value)
 
 
-def preference(as_given: float | None, swapped: float | None) -> Preference:
-    return Preference(
+def preference(as_given: float | None, swapped: float | None) -> JudgedPair:
+    return JudgedPair(
         *(
             Judgement(JudgeOutcome.TIMEOUT, None) if value is None else Judgement(JudgeOutcome.OK, value)
             for value in (as_given, swapped)
