@@ -73,7 +73,7 @@ class BaseCritic(ABC):
         good = [index for index, problem in enumerate(problems) if problem is None]
         found = self._score([prompts[i] for i in good], [paths[i] for i in good]) if good else []
         if len(found) != len(good):
-            raise VerifierError(f"{type(self).__name__} gave {len(found)} scores for {len(good)} states; give one each")
+            raise VerifierError(f"{self._name} gave {len(found)} scores for {len(good)} states; give one each")
         readings = [Reading(None, problem or "") for problem in problems]
         for index, reading in zip(good, found, strict=True):
             readings[index] = self._checked(reading)
@@ -94,7 +94,12 @@ class BaseCritic(ABC):
         low, high = self.value_range
         if math.isfinite(reading.value) and low <= reading.value <= high:
             return reading
-        return Reading(None, f"{type(self).__name__} gave {reading.value}, expected a number in [{low}, {high}]")
+        return Reading(None, f"{self._name} gave {reading.value}, expected a number in [{low}, {high}]")
+
+    @property
+    def _name(self) -> str:
+        """Return the class that scores, for messages."""
+        return type(self).__name__
 
 
 class CheckedCritic(BaseCritic):
@@ -124,6 +129,10 @@ class CheckedCritic(BaseCritic):
         low, high = self.critic.value_range
         return float(low), float(high)
 
+    @property
+    def _name(self) -> str:
+        return type(self.critic).__name__
+
     def _score(self, prompts: Sequence[Prompt], paths: Sequence[Path]) -> list[Reading]:
         return [self._reading(raw) for raw in self.critic.score_many(prompts, paths)]
 
@@ -133,7 +142,7 @@ class CheckedCritic(BaseCritic):
         try:
             return Reading(float(raw))
         except (TypeError, ValueError):
-            return Reading(None, f"{type(self.critic).__name__} gave {type(raw).__name__}, expected a number")
+            return Reading(None, f"{self._name} gave {type(raw).__name__}, expected a number")
 
 
 def checked_critic(critic: Any) -> BaseCritic:

@@ -96,15 +96,15 @@ def aggregated(steps: Sequence[Reading], aggregation: Aggregation) -> Reading:
     """Return one reading for a path from those of its steps, in order."""
     if not steps:
         return Reading(None, "the path is empty: there is no step to judge")
+    last = steps[-1]
+    if aggregation == "latest":
+        return last if last.value is not None else Reading(None, f"the last step: {last.problem}")
     values = []
     for index, step in enumerate(steps):
         if step.value is None:
-            place = "the last step" if aggregation == "latest" else f"step {index}"
-            return Reading(None, f"{place}: {step.problem}")
+            return Reading(None, f"step {index}: {step.problem}")
         values.append(step.value)
     match aggregation:
-        case "latest":
-            return Reading(values[-1])
         case "mean":
             return Reading(sum(values) / len(values))
         case "max":

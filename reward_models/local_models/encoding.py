@@ -66,7 +66,8 @@ class TextEncoder:
             return self._chat(as_messages(prompt), continuation, bos=bos, add_generation_prompt=True)
         text = plain_opening(prompt) + continuation
         encoded = self._plain(text, bos=bos)
-        if encoded.ids and encoded.ids[-1] == self.tokenizer.eos_token_id and not text.endswith(self.tokenizer.eos_token):
+        end = self.tokenizer.eos_token
+        if encoded.ids and encoded.ids[-1] == self.tokenizer.eos_token_id and not text.endswith(end):
             return Encoded(encoded.ids[:-1])  # the tokenizer closed the text, and nothing follows an end
         return encoded
 

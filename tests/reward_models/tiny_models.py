@@ -22,6 +22,7 @@ SHAPE: dict[str, Any] = {
     "num_attention_heads": 2,
     "num_key_value_heads": 2,
     "max_position_embeddings": 512,
+    "initializer_range": 0.2,  # ten times the usual: an untrained model then depends on all of its text
 }
 
 
@@ -47,19 +48,13 @@ def _config(**options: Any) -> LlamaConfig:
     return LlamaConfig(vocab_size=len(tiny_tokenizer()), pad_token_id=0, bos_token_id=1, eos_token_id=2, **options)
 
 
-def tiny_reward_model(seed: int = 0, *, scale: float = 1.0, **shape: Any) -> LlamaForSequenceClassification:
-    """A random reward model; `scale` blows up its rewards, which are near 0 otherwise."""
+def tiny_reward_model(seed: int = 0, **shape: Any) -> LlamaForSequenceClassification:
+    """A random reward model."""
     torch.manual_seed(seed)
-    model = LlamaForSequenceClassification(_config(**({**SHAPE, "num_labels": 1} | shape)))
-    with torch.no_grad():
-        model.score.weight.mul_(scale)
-    return model
+    return LlamaForSequenceClassification(_config(**({**SHAPE, "num_labels": 1} | shape)))
 
 
-def tiny_causal_lm(seed: int = 0, *, scale: float = 1.0, **shape: Any) -> LlamaForCausalLM:
-    """A random language model; `scale` sharpens its predictions."""
+def tiny_causal_lm(seed: int = 0, **shape: Any) -> LlamaForCausalLM:
+    """A random language model."""
     torch.manual_seed(seed)
-    model = LlamaForCausalLM(_config(**(SHAPE | {"tie_word_embeddings": False} | shape)))
-    with torch.no_grad():
-        model.lm_head.weight.mul_(scale)
-    return model
+    return LlamaForCausalLM(_config(**(SHAPE | {"tie_word_embeddings": False} | shape)))

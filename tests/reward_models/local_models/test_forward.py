@@ -71,7 +71,7 @@ class _NoChoice(torch.nn.Module):
 
 @pytest.mark.parametrize("kind", ["rotary", "absolute positions", "all logits"])
 def test_last_logits_are_those_of_the_row_alone(kind: str) -> None:
-    llama = tiny_causal_lm(scale=20.0)
+    llama = tiny_causal_lm()
     torch.manual_seed(0)
     gpt2 = GPT2LMHeadModel(GPT2Config(vocab_size=120, n_embd=32, n_layer=2, n_head=2, n_positions=64))
     model = {"rotary": llama, "absolute positions": gpt2, "all logits": _NoChoice(llama)}[kind].eval()
@@ -84,7 +84,7 @@ def test_last_logits_are_those_of_the_row_alone(kind: str) -> None:
 
 
 def test_labels_are_read_as_a_two_way_softmax() -> None:
-    tokenizer, model = tiny_tokenizer(), tiny_causal_lm(scale=20.0).eval()
+    tokenizer, model = tiny_tokenizer(), tiny_causal_lm().eval()
     yes, no = tokenizer.convert_tokens_to_ids(["Yes", "No"])
     reader = LabelReader(model, tokenizer, ("Yes", "No"), temperature=2.0)
     (reading,) = reader.read(["right?"])

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import pytest
 
 from reward_models.errors import VerifierError
-from reward_models.judge import JudgedPair as Comparison
-from reward_models.judge import Judgement, JudgeOutcome
+from reward_models.judge import JudgedPair as JudgedPair
+from reward_models.judge import JudgedPair, Judgement, JudgeOutcome
 from reward_models.pool import VerifierPool
 from reward_models.preference import JudgeOracle, VerifierOracle
 from reward_models.preference.judge_oracle import conversation
@@ -96,9 +96,9 @@ class FakeJudge:
 
     def prefer_many(
         self, prompts: Sequence[str], firsts: Sequence[str], seconds: Sequence[str], **options: str
-    ) -> list[Comparison]:
+    ) -> list[JudgedPair]:
         self.calls.append((list(prompts), options))
-        return [Comparison(self._say(a, b), self._say(b, a)) for a, b in zip(firsts, seconds, strict=True)]
+        return [JudgedPair(self._say(a, b), self._say(b, a)) for a, b in zip(firsts, seconds, strict=True)]
 
     def _say(self, shown_a: str, shown_b: str) -> Judgement:
         value = self.script[shown_a, shown_b]
