@@ -6,7 +6,7 @@ import pytest
 
 from reward_models.errors import VerifierError
 from reward_models.judge import JudgedPair as JudgedPair
-from reward_models.judge import JudgedPair, Judgement, JudgeOutcome
+from reward_models.judge import Judgement, JudgeOutcome
 from reward_models.pool import VerifierPool
 from reward_models.preference import JudgeOracle, VerifierOracle
 from reward_models.preference.judge_oracle import conversation
