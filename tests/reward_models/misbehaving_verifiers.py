@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from typing import Any
 
@@ -85,6 +86,11 @@ class ByCommand:
         print(words, flush=True)
         print(words, file=sys.stderr, flush=True)
         return Verdict.correct("said")
+
+    def _haunt(self, delay: str) -> Verdict:
+        """Answer, and leave a thread that soon takes the interpreter and does not give it back."""
+        threading.Timer(float(delay), self._spin, [""]).start()
+        return Verdict.correct("haunted")
 
     def _orphan(self, marker: str) -> Verdict:
         """Start a process of its own and end."""

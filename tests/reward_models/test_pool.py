@@ -109,6 +109,15 @@ def test_too_much_processor_time_is_a_timeout(pool: VerifierPool) -> None:
     assert "more processor time than its time limit" in verdicts[1].detail
 
 
+@pytest.mark.slow
+def test_a_thread_that_a_check_left_behind_does_not_stop_the_pool() -> None:
+    with VerifierPool(ByCommand(), workers=1, timeout_s=1.0) as pool:
+        assert pool.check("haunt 0.1", "x").extracted == "haunted"
+        time.sleep(0.5)
+        # more than a socket holds: nobody reads it until the system ends the thread for its processor time
+        assert outcomes(pool, ["x" * 10_000_000, "ok"]) == [Outcome.WRONG, Outcome.CORRECT]
+
+
 def test_no_file_grows_large(pool: VerifierPool) -> None:
     assert pool.check("write 1000000", "x").extracted == "written"
     too_much = pool.check("write 20000000", "x")
