@@ -40,7 +40,7 @@ class VerifyRequest:
 
 def verify_file(request: VerifyRequest, *, workers: int = 2, timeout_s: float = 5.0) -> VerifyReport:
     """Judge every row in worker processes; raises DataError or VerifierError before the first row is judged."""
-    verifier = make_verifier(request.verifier, request.options)
+    verifier = make_verifier(request.verifier, request.options, [request.file.parent])
     rows = list(_rows(request))
     if not rows:
         raise DataError(f"{request.file} has no rows; give a file with one JSON object a line")
@@ -53,8 +53,11 @@ def verify_file(request: VerifyRequest, *, workers: int = 2, timeout_s: float = 
     return make_report(judged, seconds, labelled=request.label is not None)
 
 
-def make_verifier(name: str, options: Sequence[str] = ()) -> Verifier:
-    """A verifier by name or import path, with options such as "extraction=lenient"; raises DataError."""
+def make_verifier(name: str, options: Sequence[str] = (), folders: Sequence[Path] = ()) -> Verifier:
+    """A verifier by name or import path, with options such as "extraction=lenient"; raises DataError.
+
+    `folders` are searched for modules beside the working directory.
+    """
     if name not in VERIFIER_OPTIONS and ":" not in name:
         known = ", ".join(VERIFIER_OPTIONS)
         remedy = did_you_mean(name, VERIFIER_OPTIONS, "check the name")
@@ -65,7 +68,7 @@ def make_verifier(name: str, options: Sequence[str] = ()) -> Verifier:
         problems = [RecipeProblem("--set", one.key, one.found, one.expected, one.remedy) for one in findings]
         raise DataError("\n".join(str(problem) for problem in problems))
     try:
-        return build_verifier(section)
+        return build_verifier(section, folders=folders)
     except NotMadeError as error:
         one = error.finding
         raise DataError(

@@ -269,3 +269,47 @@ def test_nothing_heavy_is_imported(write) -> None:
     command = [sys.executable, "-c", code, str(write(GOOD + "sede: 3\n"))]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.split("\n")[:2] == ["refused", "[]"]
+
+
+COMBINED = """\
+  outcome:
+    verifier: all_of
+    verifiers:
+      - verifier: integer
+        extracion: boxed
+      - {verifier: nmeric}
+      - {verifier: regex, pattern: "("}
+      - {option: 3}
+      - verifier: any_of
+        verifiers: [{verifier: numeric, rel_tol: a}]
+      - {verifier: "my_pkg.mod:Mine", anything: 1}
+"""
+
+
+def test_mistakes_inside_combined_verifiers_come_together_with_their_lines(write) -> None:
+    found = problems(write(changed("  outcome: {verifier: countdown}\n", COMBINED)))
+    place = "rewards.outcome.verifiers"
+    assert {key: int(problem.where.rpartition(" ")[2]) for key, problem in found.items()} == {
+        f"{place}.0.extracion": 10,
+        f"{place}.1.verifier": 11,
+        f"{place}.2.pattern": 12,
+        f"{place}.3.verifier": 13,
+        f"{place}.4.verifiers.0.rel_tol": 15,
+    }
+    assert found[f"{place}.0.extracion"].remedy == f"did you mean {place}.0.extraction?"
+    assert found[f"{place}.1.verifier"].remedy == "did you mean numeric?"
+
+
+def test_an_empty_combination_is_refused(write) -> None:
+    found = problems(write(changed("{verifier: countdown}", "{verifier: any_of, verifiers: []}")))
+    assert "a list such as [{verifier: integer}, {verifier: exact}]" in str(found["rewards.outcome.verifiers"])
+
+
+def test_a_schema_stands_in_the_recipe(write) -> None:
+    schema = "{verifier: json_schema, schema: {type: object, required: [a]}}"
+    loaded = load_recipe(write(changed("{verifier: countdown}", schema)))
+    assert loaded.recipe.rewards is not None
+    assert loaded.recipe.rewards.outcome.options == {"schema": {"type": "object", "required": ["a"]}}
+    assert "rewards.outcome.schema" in problems(
+        write(changed("{verifier: countdown}", "{verifier: json_schema, schema: 3}"))
+    )
