@@ -82,6 +82,20 @@ def test_a_pool_judges_with_its_deadline() -> None:
     assert answer.detail.startswith("the first text: timeout")
 
 
+def test_a_pool_gets_all_answers_in_one_call() -> None:
+    class Pool:
+        calls = 0
+
+        def check_many(self, responses: list[str], references: list[str]) -> list[Verdict]:
+            self.calls += 1
+            return [LastWord().check(*pair) for pair in zip(responses, references, strict=True)]
+
+    pool = Pool()
+    answers = VerifierOracle(pool, REFERENCES).prefer_many(["2+2", "3+3"], ["4", "4"], ["5", "6"])  # type: ignore[arg-type]
+    assert [answer.probability for answer in answers] == [1.0, 0.0]
+    assert pool.calls == 1
+
+
 def test_something_that_cannot_judge_is_refused() -> None:
     with pytest.raises(VerifierError, match="the verifier is object, which has neither check"):
         VerifierOracle(object(), {})  # type: ignore[arg-type]
