@@ -92,7 +92,7 @@ def test_gold_responses_pass_through() -> None:
     assert verifier.gold_response("7") == "\\boxed{7}\n#### 7"
     assert verifier.check(verifier.gold_response("7"), "7").outcome is Outcome.CORRECT
     assert AllOf([IntegerVerifier(), Says(Outcome.CORRECT)]).gold_response("7") is None
-    either = AnyOf([CountdownVerifier(), RegexVerifier(pattern="#### (.+)"), IntegerVerifier()])
+    either = AnyOf([IntegerVerifier(), RegexVerifier(pattern="#### (.+)"), CountdownVerifier()])
     assert either.gold_response("yes") == "#### yes"
     assert AnyOf([CountdownVerifier(), IntegerVerifier()]).gold_response("7") == r"\boxed{7}"
     assert AnyOf([IntegerVerifier()]).gold_response("x") == r"\boxed{x}"

@@ -4,7 +4,9 @@ import json
 import socket
 
 import pytest
+from referencing.exceptions import Unresolvable
 
+from reward_models import json_schema
 from reward_models.errors import VerifierError
 from reward_models.json_schema import JsonSchemaVerifier
 from reward_models.json_text import MAX_JSON_CHARS, MAX_JSON_DEPTH
@@ -29,6 +31,7 @@ VERIFIER = JsonSchemaVerifier(schema=PERSON)
         ('\\frac{1}{2} {x} {"name": "Ann"} {y}', "last object"),
         ('```python\n{"name": 3}\n```\n{"name": "Ann"}', "last object"),
         ('```json\n{"name": "Ann"}', "last object"),
+        ('```json\n{"name":\n```json\n{"name": "Ann"}\n```', "last ```json block"),
         ('<think>{"name": 1}</think>{"name": "Ann"}', "whole response"),
     ],
 )
@@ -142,6 +145,7 @@ def test_compared_with_the_reference() -> None:
         ({"$defs": {"a": {"$id": "http://x/y"}}}, "keep it at the top or remove it"),
         ({"const": float("nan")}, "is no JSON"),
         ({"const": {1, 2}}, "is no JSON"),
+        (json.loads('{"items":' * 50 + "{}" + "}" * 50), "nested more than"),
         ([], "is list; expected an object"),
         ("{}", "is str; expected an object"),
     ],
@@ -161,6 +165,12 @@ def test_nothing_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
     for reference in ("http://127.0.0.1:9/x", "//127.0.0.1/x", "urn:x", "x.json#/a"):
         text = json.dumps({"type": "object", "properties": {"a": {"$ref": reference}}})
         assert JsonSchemaVerifier().check('{"a": 1}', text).outcome is Outcome.BAD_REFERENCE
+
+
+def test_nothing_is_fetched_even_if_a_reference_is_overlooked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_schema, "_require_inside", lambda schema: None)
+    with pytest.raises(Unresolvable):
+        JsonSchemaVerifier(schema={"$ref": "http://127.0.0.1:9/overlooked"}).check("{}", "")
 
 
 def test_references_inside_work() -> None:

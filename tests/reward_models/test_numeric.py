@@ -33,6 +33,7 @@ def judge(answer: str, reference: str, **options) -> Outcome:
         (r"\$1,234.50", "1234.5", {}),
         ("x = 2.50", "2.5", {}),
         ("1e308", "1e308", {}),
+        ("-2.51", "-2.5", {"rel_tol": 0.01}),
     ],
 )
 def test_equal(answer: str, reference: str, options: dict) -> None:
@@ -54,6 +55,7 @@ def test_equal(answer: str, reference: str, options: dict) -> None:
         # a percent sign is never supplied
         ("50", "0.5", {}),
         ("0.5", "50", {}),
+        ("50.5%", "50.0%", {"abs_tol": 0.1}),
         ("-2.5", "2.5", {}),
         ("inf", "1e308", {"rel_tol": 0.9}),
         (r"\infty", "1.5", {"abs_tol": 1e300}),
