@@ -73,7 +73,7 @@ class Handler(BaseHTTPRequestHandler):
             number = seen[command]
             log.append({"path": self.path, "key": self.headers["authorization"], "do": command, "body": body})
         try:
-            if not self.rejected(body):
+            if not self.rejected(body, command):
                 self.obey(self.chosen(command, number), user)
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True
@@ -81,10 +81,11 @@ class Handler(BaseHTTPRequestHandler):
             with lock:
                 in_flight["now"] -= this_round == in_flight["round"]
 
-    def rejected(self, body):
+    def rejected(self, body, command):
         model = body["model"]
         if model.startswith("no-schema") and "response_format" in body:
             status = 422 if model == "no-schema-422" else 400
+            time.sleep(0.5 if command.startswith("slow") else 0)
             self.send(status, {"error": {"message": "response_format is not supported", "type": "invalid"}})
         elif model == "new-limit" and "max_tokens" in body:
             message = "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."
