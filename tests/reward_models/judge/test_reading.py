@@ -107,7 +107,9 @@ def test_the_worst_text_is_read_in_no_time():
         '"{' * (MAX_ANSWER_CHARS // 2),
     ):
         assert read_answer(text, SCORE).value is None
-    assert time.process_time() - start < 5  # takes 0.05 s; without its limits it would take far longer
+    assert time.process_time() - start < 5  # takes 0.05 s
+    assert "more than 500 opening braces" in read_answer("{" * 501, SCORE).reason
+    assert read_answer("{" * 499 + ' {"score": 0.5}', SCORE).value == 0.5
 
 
 def test_text_from_outside_is_shown_short_and_printable():
