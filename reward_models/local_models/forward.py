@@ -67,7 +67,7 @@ def evaluating(model: torch.nn.Module) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        with torch.inference_mode():
+        with torch.no_grad():  # not inference mode: buffers that a forward renews must stay usable in training
             yield
     finally:
         for module, training in modes:

@@ -39,31 +39,37 @@ class VerifierOracle(BaseOracle):
 
     def _compare(self, prompts: Sequence[Prompt], firsts: Sequence[str], seconds: Sequence[str]) -> list[Preference]:
         references = [self._reference(prompt) for prompt in prompts]
-        pairs = zip(references, firsts, seconds, strict=True)
-        known = [(ref, first, second) for ref, first, second in pairs if ref is not None]
+        pairs = list(zip(references, firsts, seconds, strict=True))
         # each answer once: in a tournament the same one meets several others
-        answers = list(dict.fromkeys((text, ref) for ref, first, second in known for text in (first, second)))
+        answers = list(
+            dict.fromkeys((text, ref) for ref, *texts in pairs if isinstance(ref, str) for text in texts),
+        )
         verdicts = dict(zip(answers, self._judge(answers), strict=True))
         return [
-            Preference.failed(f"no reference for the prompt {query_name(prompt)!r}")
-            if ref is None
-            else _by_verdicts(verdicts[first, ref], verdicts[second, ref])
-            for prompt, ref, first, second in zip(prompts, references, firsts, seconds, strict=True)
+            _by_verdicts(verdicts[first, ref], verdicts[second, ref])
+            if isinstance(ref, str)
+            else Preference.failed(_no_reference(prompt, ref))
+            for prompt, (ref, first, second) in zip(prompts, pairs, strict=True)
         ]
 
     def _reference(self, prompt: Prompt) -> Any:
-        """Return the reference as text; what is no text is left for the verifier to call a bad reference."""
+        """Return the reference, a number as its text; None if there is none."""
         if not isinstance(self._references, Mapping):
             return reference_text(self._references(prompt))
         asked = [message["content"] for message in as_messages(prompt) if message["role"] == "user"]
         return reference_text(self._references.get(asked[-1])) if asked else None
 
-    def _judge(self, answers: list[tuple[str, Any]]) -> list[Verdict]:
+    def _judge(self, answers: list[tuple[str, str]]) -> list[Verdict]:
         check_many = getattr(self.verifier, "check_many", None)
         if callable(check_many):
             verdicts: list[Verdict] = check_many([text for text, _ in answers], [ref for _, ref in answers])
             return verdicts
         return [checked(self.verifier, text, ref) for text, ref in answers]
+
+
+def _no_reference(prompt: Prompt, found: object) -> str:
+    what = "no reference" if found is None else f"the reference is {type(found).__name__}, expected str,"
+    return f"{what} for the prompt {query_name(prompt)!r}"
 
 
 def _by_verdicts(first: Verdict, second: Verdict) -> Preference:

@@ -14,7 +14,7 @@ from tiny_models import tiny_causal_lm, tiny_reward_model, tiny_tokenizer
 
 from reward_models.errors import VerifierError
 from reward_models.local_models.encoding import Reading
-from reward_models.preference import BradleyTerryOracle, PairwiseModelOracle
+from reward_models.preference import BradleyTerryOracle, PairwiseModelOracle, Preference
 from reward_models.preference.bradley_terry import bradley_terry
 from reward_models.preference.pairwise_model import turns
 
@@ -228,6 +228,16 @@ def test_a_model_that_always_takes_the_same_place_is_a_tie_and_found_out(label: 
     assert report.position_bias == pytest.approx(bias, abs=1e-6)
     assert report.order_gap == pytest.approx(1.0, abs=1e-6)
     assert (report.inconsistent, report.ties, report.both_orders) == (3, 3, 3)
+
+
+@pytest.mark.parametrize("broken", [0, 1])
+def test_one_order_alone_is_no_preference(monkeypatch: pytest.MonkeyPatch, broken: int) -> None:
+    oracle = ab()
+    readings = [Reading(0.9), Reading(0.2)]
+    readings[broken] = Reading(None, "the model gave nan")
+    monkeypatch.setattr(oracle._reader, "read", lambda _questions: readings)
+    (answer,) = oracle.prefer_many(["q"], ["a"], ["b"])
+    assert answer == Preference.failed("the model gave nan")
 
 
 def test_both_orders_are_the_models_answers_to_the_stated_question() -> None:

@@ -31,7 +31,7 @@ class LastWord:
         return Verdict.correct(said) if said == reference else Verdict.wrong(said)
 
 
-REFERENCES = {"2+2": "4", "3+3": "6", "bad": "?", "broken": "raise", "number": 7}
+REFERENCES = {"2+2": "4", "3+3": "6", "bad": "?", "broken": "raise", "number": 7, "list": ["4"]}
 
 
 def test_the_correct_answer_beats_the_wrong_one_and_equal_outcomes_tie() -> None:
@@ -47,12 +47,13 @@ def test_the_correct_answer_beats_the_wrong_one_and_equal_outcomes_tie() -> None
 
 def test_what_cannot_be_scored_is_no_preference() -> None:
     oracle = VerifierOracle(LastWord(), REFERENCES)
-    answers = oracle.prefer_many(["bad", "broken", "unknown", "2+2"], ["4"] * 4, ["5"] * 4)
-    assert [answer.probability for answer in answers] == [None, None, None, 1.0]
+    answers = oracle.prefer_many(["bad", "broken", "unknown", "list", "2+2"], ["4"] * 5, ["5"] * 5)
+    assert [answer.probability for answer in answers] == [None, None, None, None, 1.0]
     assert answers[0].detail == "the first text: bad_reference, cannot be read"
     assert "LastWord.check raised RuntimeError: broken" in answers[1].detail
     assert answers[2].detail == "no reference for the prompt 'unknown'"
-    assert oracle.report.failed == 3
+    assert answers[3].detail == "the reference is list, expected str, for the prompt 'list'"
+    assert oracle.report.failed == 4
 
 
 def test_references_are_found_by_the_last_message_of_the_user_or_by_a_function() -> None:
