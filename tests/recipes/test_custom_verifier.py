@@ -42,6 +42,7 @@ def test_order_does_not_count_and_repetition_does() -> None:
     assert judge("3; 1;2", "1; 2; 3", separator=";") is Outcome.CORRECT
     for answer in ("1, 2", "1, 2, 3, 4", "1, 2, 2, 3", "123", ""):
         assert judge(answer, "1, 2, 3") is Outcome.WRONG
+    assert judge("NewYork, Rome", "New York, Rome") is Outcome.WRONG
     assert judge("1", " , ") is Outcome.BAD_REFERENCE
     with pytest.raises(ValueError, match="separator is empty"):
         judge("1", "1", separator="")

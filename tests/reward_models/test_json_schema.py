@@ -168,9 +168,12 @@ def test_nothing_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_nothing_is_fetched_even_if_a_reference_is_overlooked(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
     monkeypatch.setattr(json_schema, "_require_inside", lambda schema: None)
+    monkeypatch.setattr(socket, "create_connection", lambda address, *rest, **options: opened.append(address))
     with pytest.raises(Unresolvable):
         JsonSchemaVerifier(schema={"$ref": "http://127.0.0.1:9/overlooked"}).check("{}", "")
+    assert opened == []
 
 
 def test_references_inside_work() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from reward_models import CountdownVerifier, MathVerifier
 from rltoolkit.commands.verify import VerifyRequest, make_verifier, verify_file
+from rltoolkit.commands.verify_report import JudgedRow
 from rltoolkit.errors import DataError
 
 ROWS: list[dict[str, Any]] = [
@@ -78,6 +79,8 @@ def test_what_no_terminal_can_print_is_escaped(write) -> None:
     report = verify_file(request(write(row), verifier="exact"), workers=1)
     assert "\n".join(report.lines()).encode()  # no lone surrogate
     assert "\x1b" not in "\n".join(report.lines())
+    row = JudgedRow(1, "a\n", None, "wrong", "because \x1b[31m \ud800\nof it", label=True)
+    assert row.text() == r"line 1: wrong, label true; reference 'a\n', answer none (because \x1b[31m \ud800\nof it)"
 
 
 def test_without_labels_nothing_is_compared(write) -> None:
