@@ -67,7 +67,7 @@ def _objects_within(text: str) -> list[dict[str, Any]] | None:
     decoder = json.JSONDecoder(object_pairs_hook=_no_repeats, parse_constant=_no_constant)
     found: list[dict[str, Any]] = []
     start = text.find("{")
-    for _ in range(MAX_BRACES):
+    for _ in range(MAX_BRACES + 1):  # the last round only finds that there is none left
         if start < 0:
             return found
         try:
