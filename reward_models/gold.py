@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from reward_models.verdict import Outcome, Verdict, Verifier
+from reward_models.verdict import Outcome, Verdict, Verifier, error_text
 
 Judge = Callable[[Sequence[str], Sequence[str]], list[Verdict]]
 # Failures that are told one by one, and characters of a reference that are shown.
@@ -75,7 +75,7 @@ def _written(verifier: Verifier, reference: object) -> str | Verdict | None:
     try:
         text: object = gold_response(verifier, reference)
     except Exception as error:  # noqa: BLE001  a verifier is foreign code; its failure is reported with its row
-        return Verdict.error(f"{type(verifier).__name__}.gold_response raised {type(error).__name__}: {error}"[:300])
+        return Verdict.error(f"{type(verifier).__name__}.gold_response raised {error_text(error)}")
     if text is None or isinstance(text, str):
         return text
     return Verdict.error(f"{type(verifier).__name__}.gold_response returned {type(text).__name__}, expected str")

@@ -8,6 +8,8 @@ from typing import Protocol, runtime_checkable
 
 from reward_models.errors import VerifierError
 
+MAX_ERROR_CHARS = 300
+
 
 class Outcome(StrEnum):
     """How a check ended; only the first three carry a score."""
@@ -128,10 +130,21 @@ def checked(verifier: Verifier, response: object, reference: object) -> Verdict:
     try:
         verdict: object = verifier.check(response, reference)
     except Exception as error:  # noqa: BLE001  a verifier is foreign code; its failure is a counted outcome
-        return Verdict.error(f"{type(verifier).__name__}.check raised {type(error).__name__}: {str(error)[:300]}")
+        return Verdict.error(f"{type(verifier).__name__}.check raised {error_text(error)}")
     if not isinstance(verdict, Verdict):
         return Verdict.error(f"{type(verifier).__name__}.check returned {type(verdict).__name__}, expected Verdict")
-    if not isinstance(verdict.extracted, str | None) or not isinstance(verdict.detail, str):
-        found = f"extracted {type(verdict.extracted).__name__} and detail {type(verdict.detail).__name__}"
+    texts: tuple[object, object] = (verdict.extracted, verdict.detail)  # foreign code may have put anything there
+    extracted, detail = texts
+    if not isinstance(extracted, str | None) or not isinstance(detail, str):
+        found = f"extracted {type(extracted).__name__} and detail {type(detail).__name__}"
         return Verdict.error(f"{type(verifier).__name__}.check returned a Verdict with {found}, expected str")
     return verdict
+
+
+def error_text(error: Exception) -> str:
+    """Return the kind of an error and what it says, which foreign code may have made unprintable."""
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001  such as the digits of a huge integer
+        text = "(its text cannot be printed)"
+    return f"{type(error).__name__}: {text[:MAX_ERROR_CHARS]}"

@@ -25,7 +25,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NoReturn
 
-from reward_models.verdict import Outcome, Verdict, Verifier, checked
+from reward_models.verdict import Outcome, Verdict, Verifier, checked, error_text
 
 # A worker whose pool has died is ended by the kernel this long after the time limit of its job. An alarm
 # without a handler needs no cooperation: it ends C code that holds the interpreter, too.
@@ -100,7 +100,7 @@ def _load(connection: Connection) -> Verifier:
         if callable(warm_up):
             warm_up()
     except Exception as error:  # noqa: BLE001  whatever the user's module raises is reported to the pool
-        _refuse(connection, f"{type(error).__name__}: {error}")
+        _refuse(connection, error_text(error))
     connection.send_bytes(json.dumps({"failed": None}).encode())
     return verifier
 

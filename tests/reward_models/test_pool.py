@@ -67,6 +67,7 @@ def test_more_hangs_than_workers(pool: VerifierPool) -> None:
         ("exit 7", "ended with exit status 7 during the check"),
         ("leave now", "ended with exit status 3 during the check"),
         ("raise trouble", "ByCommand.check raised RuntimeError: trouble"),
+        ("raise ", "raised RuntimeError: (its text cannot be printed)"),
         ("number", "returned float, expected Verdict"),
         ("unprintable", "returned a Verdict with extracted int and detail str, expected str"),
         ("deep", "ByCommand.check raised RecursionError"),

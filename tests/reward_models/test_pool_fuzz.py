@@ -123,7 +123,9 @@ NO_VERDICTS = st.one_of(
     st.floats(),
     st.text(max_size=3),
     st.builds(lambda: Verdict.correct(10**5000)),  # type: ignore[arg-type]
-    st.sampled_from([ValueError("bad"), RecursionError(), MemoryError(), LookupError(), StopIteration(), OSError(5)]),
+    st.sampled_from(
+        [ValueError("bad"), RecursionError(), MemoryError(), LookupError(10**5000), StopIteration(), OSError(5)]
+    ),
 )
 
 
