@@ -31,6 +31,8 @@ _COMMAND = re.compile(
     r"\\(?:begin|end)\{[^{}]*\}|\\(?:text|textrm|mathrm|mbox|operatorname|mathbf)\s*\{[^{}]*\}|\\[A-Za-z]+"
 )
 _WORD = re.compile(r"[A-Za-z]{2,}")
+# What a tokenizer writes for the end of a turn.
+_END_TOKENS = re.compile(r"(?:\s*(?:<\|[\w ]*\|>|</s>|<eos>|<end_of_turn>))+\Z")
 # Names that may stand in a bare formula although they look like words.
 _FUNCTIONS = frozenset(
     {"sqrt", "pi", "sin", "cos", "tan", "sec", "csc", "cot", "log", "ln", "exp", "or", "and", "am", "pm", "inf"}
@@ -57,7 +59,10 @@ _EQUALS = re.compile(r"(?<![<>!])=|≈|\\approx(?![A-Za-z])")
 def whole_response(text: str) -> str | None:
     """Return a response that is nothing but an answer."""
     line = text.strip()
-    if not line or len(line) > MAX_BARE_CHARS or ("\n" in line and not line.startswith("\\begin{")):
+    if len(line) > MAX_BARE_CHARS:
+        return None
+    line = _END_TOKENS.sub("", line).strip("*`").strip()
+    if not line or ("\n" in line and not line.startswith("\\begin{")):
         return None
     if next(formulas(line), None) is not None:
         return None

@@ -53,8 +53,8 @@ _MARKED_UP = re.compile(r"[\s>]*(?:#|\*\*|__)")
 _IS = re.compile(
     r"(?:\s+(?:to|for|of|here|then|now)\b[^.:;?!=\n]{0,80}?)?"
     r"(?:\s+(?:is|must\s+be|should\s+be|will\s+be|equals|was)\b(?!n['’]t)|\s*=|(?=\s*:))"
-    r"(?:\s*(?:therefore|thus|then|simply|just|clearly|indeed|exactly|equal\s+to|given\s+by|as\s+follows)\b)*"
-    r"[ \t]*:?"
+    r"(?:\s*(?:therefore|thus|then|simply|just|clearly|indeed|exactly|equal\s+to|found\s+to\s+be"
+    r"|given\s+by|as\s+follows)\b,?)*[ \t]*:?"
 )
 _DENIED_BEFORE = re.compile(
     r"\b(?:if|whether|suppose|assum\w+|unless|maybe|perhaps|possibly|guess\w*|doubt\w*|hope|not|never|an|no|any|each"
@@ -80,10 +80,12 @@ _REASON = re.compile(
     re.IGNORECASE,
 )
 _CHANGES = re.compile(
-    r"\s*(?:[-+*/^×÷·=<>≤≥±%°!]|\\|,?\s*(?:or|and|through|up\s+to)\b(?!\s+(?:so|we|the|that|this|it|not)\b)|to\s+[$\d]"
+    r"\s*(?:[-+*/^×÷·=<>≤≥±%°!$]|\\|,?\s*(?:or|and|through|up\s+to)\b(?!\s+(?:so|we|the|that|this|it|not)\b)|to\s+[$\d]"
     r"|(?:hundred|thousand|million|billion|trillion|dozen|percent|pi|maybe|perhaps|squared|cubed|plus|minus|times)\b)",
     re.IGNORECASE,
 )
+# GSM8K notes its calculations in the text: 5 * 3 = <<5*3=15>>15.
+_CALCULATION = re.compile(r"<<[^<>\n]*>>")
 _DIGIT = re.compile(r"[0-9\\=√π∞]")
 
 
@@ -159,6 +161,7 @@ def _head(text: str, word: re.Match[str]) -> _Head | None:
 
 def _read(text: str) -> str | None:
     """Read the value at the beginning of a text; None if it says nothing, asks or denies."""
+    text = _CALCULATION.sub("", text)
     start = _end(_OPENING_MARKS, text)
     if _DENIED.match(text, start):
         return None
@@ -208,7 +211,7 @@ def _read_words(sentence: str | None) -> str | None:
     """What a sentence says up to its reason, without mark-up; None if it says nothing that could be an answer."""
     if sentence is None:
         return None
-    said = _EMPHASIS.sub("", _REASON.split(sentence, maxsplit=1)[0]).strip(_MARKS).rstrip(".,;").strip(_MARKS)
+    said = _EMPHASIS.sub("", _REASON.split(sentence, maxsplit=1)[0]).strip(_MARKS).rstrip(".,;:").strip(_MARKS)
     if not said or _NEGATION.search(said) or (not _DIGIT.search(said) and len(said.split()) > MAX_WORDS):
         return None
     return said

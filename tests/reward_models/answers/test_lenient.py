@@ -32,6 +32,11 @@ def test_whole_response(text: str, is_answer: bool) -> None:
     assert whole_response(text) == (text if is_answer else None)
 
 
+def test_a_whole_response_has_no_emphasis_and_no_end_of_turn() -> None:
+    assert whole_response("**72**\n") == "72"
+    assert whole_response("`72`<|im_end|></s>\n") == "72"
+
+
 @pytest.mark.parametrize(
     ("text", "answer"),
     [

@@ -28,6 +28,8 @@ SENTENCES = [
     ("The answer is 2**3", "2**3"),
     ('The answer is 54,000 square meters.",\n', "54,000 square meters"),
     ("the answer is 42</s></s>", "42"),
+    ("the answer is therefore, 5", "5"),
+    ("the answer is found to be 5:", "5"),
     ("Final Answer: The final answer is $X$. I hope it is correct.", "X"),
     # The last one counts, and a denied one does not
     ("The answer is 5. No, the answer is 6.", "6"),
@@ -51,6 +53,9 @@ LINES = [
     ("Answer:\n42", "42"),
     ("Answer: $5 + $3 = $8", "$5 + $3 = $8"),
     ("A: 5 apples", "5 apples"),
+    ("A: 5*3 = <<5*3=15>>15", "5*3 = 15"),
+    ("Answer: \n```\n42\n```", "42"),
+    ("**Final Answer: $42$ cm**", "42"),
     ("A: The answer is 120.", "120"),
     ("work\n#### 42\n", "42"),
     ("#### $1,200", "$1,200"),
@@ -68,6 +73,7 @@ WHOLE = [
     ("The answer is $5$ million.", "$5$ million"),
     ("The answer is $5$ + $3$", "$5$ + $3$"),
     ("The answer is $3$\\%", "$3$\\%"),
+    ("The answer is $3$ $\\frac{1}{2}$", "$3$ $\\frac{1}{2}$"),
     ("The answer is about 5", "about 5"),
 ]
 NOTHING = [
