@@ -133,7 +133,8 @@ def _response(value: Any, column: str, place: str) -> str:
     try:
         return completion_text(value)
     except (RLToolkitError, AttributeError, TypeError, KeyError, IndexError) as error:
-        raise DataError(f"{place}: {column} is {type(value).__name__}, expected a text or chat messages") from error
+        found = f"{place}: {column} is {type(value).__name__}, expected a text or chat messages"
+        raise DataError(f"{found}; correct such rows, or leave them out") from error
 
 
 def _text(value: Any) -> str:
