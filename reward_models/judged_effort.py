@@ -18,22 +18,26 @@ class JudgedEffort:
     at a time. Picklable: connections and counts stay behind.
     """
 
-    def __init__(self, settings: JudgeSettings, criterion: str = EFFORT) -> None:
-        if not isinstance(criterion, str) or not criterion.strip():
-            raise VerifierError(f"criterion is {criterion!r}; expected the text that tells the judge what to rate")
-        self.criterion = criterion
+    def __init__(self, settings: JudgeSettings, criterion: str | None = None) -> None:
+        if criterion is not None and (not isinstance(criterion, str) or not criterion.strip()):
+            raise VerifierError(
+                f"criterion is {criterion!r}; expected the text that tells the judge what to rate, or None for ours"
+            )
+        self.criterion = EFFORT if criterion is None else criterion
         self.judge = Judge(settings)
         self.last_judgements: list[Judgement] = []
 
     @classmethod
-    def from_options(cls, *, criterion: str = EFFORT, **settings: Any) -> JudgedEffort:
-        """From the keys of a recipe: the fields of JudgeSettings, and `criterion`.
+    def from_options(cls, *, criterion: str | None = None, **settings: Any) -> JudgedEffort:
+        """From the keys of a recipe: the fields of JudgeSettings, and `criterion`; says at once what would fail later.
 
         Raises:
             TypeError: a key is unknown or `model` is missing.
-            VerifierError: a value cannot work.
+            VerifierError: a value cannot work, the key is not set, or the openai package is missing.
         """
-        return cls(JudgeSettings(**settings), criterion)
+        made = cls(JudgeSettings(**settings), criterion)
+        made.judge.require_ready()
+        return made
 
     def score(self, response: str, token_count: int) -> float:
         """Return u for one response.

@@ -21,6 +21,7 @@ from reward_models.judge.prompts import (
 )
 from reward_models.judge.settings import JudgeSettings
 from reward_models.judge.tally import Tally
+from reward_models.judge.transport import require_openai
 
 
 class Judge:
@@ -111,6 +112,15 @@ class Judge:
         pairs = [JudgedPair(*both) for both in zip(judgements[:count], judgements[count:], strict=True)]
         self._tally.add_pairs(pairs)
         return pairs
+
+    def require_ready(self) -> None:
+        """Check, without asking anything, that questions can be asked.
+
+        Raises:
+            VerifierError: the key is not set, or the openai package is missing.
+        """
+        require_openai()
+        self.settings.api_key()
 
     def counts(self) -> JudgeCounts:
         """Outcomes, requests, tokens, cost and position bias since this object was made."""

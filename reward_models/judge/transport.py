@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -33,16 +34,21 @@ _OUTCOME_OF_STATUS = {
 _FILTER_CODES = frozenset({"content_filter", "content_policy_violation"})
 
 
-def load_openai() -> Any:
-    """The openai package, imported when it is first needed.
+def require_openai() -> None:
+    """See whether the openai package is there, without loading it.
 
     Raises:
         VerifierError: it is not installed.
     """
-    try:
-        import openai
-    except ImportError as error:
-        raise VerifierError(f"an LLM judge needs the openai package ({error}); pip install rltoolkit[judge]") from error
+    if importlib.util.find_spec("openai") is None:
+        raise VerifierError("an LLM judge needs the package openai, which is missing; pip install rltoolkit[judge]")
+
+
+def _load_openai() -> Any:
+    """The openai package, imported when it is first needed: that takes half a second."""
+    require_openai()
+    import openai
+
     return openai
 
 
@@ -61,7 +67,7 @@ class Transport:
     """
 
     def __init__(self, settings: JudgeSettings, tally: Tally) -> None:
-        self._openai = load_openai()
+        self._openai = _load_openai()
         self._settings = settings
         self._tally = tally
         self._key = settings.api_key()

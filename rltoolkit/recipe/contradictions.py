@@ -120,13 +120,13 @@ def sampling_is_scored(draft: Draft) -> Iterator[Finding]:
 
 
 def exploration_fits(draft: Draft) -> Iterator[Finding]:
-    """paper_compat is the paper's reward: length by its own constant, or nothing."""
+    """paper_compat is the paper's reward: length by its own constant, a judge beside it, or nothing."""
     rewards = draft.sections.get("rewards")
     if rewards is None or draft.train().get("paper_compat") is not True:
         return
     exploration = rewards.exploration
-    if exploration is not None and exploration.kind not in ("length", "none"):
-        remedy = "give kind length or none, or set train.paper_compat=false"
+    if exploration is not None and exploration.kind not in ("length", "judge", "none"):
+        remedy = "give kind length, judge or none, or set train.paper_compat=false"
         yield Finding(
             "rewards.exploration.kind",
             f"is {exploration.kind!r} with train.paper_compat: true",

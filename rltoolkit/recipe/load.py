@@ -130,10 +130,13 @@ def _plugin_findings(data: dict[str, Any], bad: Sequence[KeyPath]) -> Iterator[F
 
 
 def _paper_mode_needs_no_options(data: dict[str, Any], path: KeyPath) -> bool:
-    """The paper's length reward has its own constant, so `{kind: length}` alone is complete there."""
+    """The paper's length reward has its own constant, so `{kind: length}` alone is complete there.
+
+    What paper mode refuses by its kind needs no second complaint.
+    """
     train, section = data.get("train"), _at(data, path)
     paper = isinstance(train, dict) and train.get("paper_compat") is True
-    return paper and path == ("rewards", "exploration") and set(section) == {"kind"}
+    return paper and path == ("rewards", "exploration") and set(section) == {"kind"} and section["kind"] != "judge"
 
 
 def _at(data: Any, path: KeyPath) -> Any:

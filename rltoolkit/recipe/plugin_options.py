@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from rltoolkit.recipe.schema import OutcomeSection, Section, groups_of, list_to_tuple, one_group_pattern
+from rltoolkit.recipe.schema import OutcomeSection, Section, Text, groups_of, list_to_tuple, one_group_pattern
 
 AnswerPlace = Annotated[
     Literal["boxed", "marked", "lenient", "whole"], Field(description="where the answer stands in a response")
@@ -117,6 +117,29 @@ class DistinctStepsOptions(Section):
     pattern: Annotated[str | None, BeforeValidator(_regular_expression)] = None
 
 
+class JudgeOptions(Section):
+    """Keyword arguments of reward_models.judge.JudgeSettings, and the criterion of judged_effort.JudgedEffort."""
+
+    model: Annotated[Text, Field(description="the name that the server knows the judge by")]
+    base_url: Annotated[Text | None, Field(description="such as http://localhost:8000/v1; null is OpenAI's own")] = None
+    api_key_env: Annotated[Text | None, Field(description="environment variable that holds the key")] = None
+    temperature: Annotated[float | None, Field(ge=0.0, le=2.0, description="null sends none")] = 0.0
+    max_tokens: Annotated[int, Field(ge=1, description="of an answer of the judge")] = 1024
+    timeout_s: Annotated[float, Field(gt=0.0, description="seconds for one request")] = 60.0
+    total_timeout_s: Annotated[float, Field(gt=0.0, description="seconds for one question with its retries")] = 300.0
+    max_retries: Annotated[int, Field(ge=0, description="attempts after the first")] = 4
+    backoff_s: Annotated[float, Field(gt=0.0, description="seconds before the first retry, then doubled")] = 1.0
+    concurrency: Annotated[int, Field(ge=1, description="requests in flight per process")] = 16
+    structured: Annotated[
+        Literal["auto", "json_schema", "off"], Field(description="whether answers are held to a JSON schema")
+    ] = "auto"
+    cache_dir: Annotated[Text | None, Field(description="folder that keeps the answers")] = None
+    price_per_million_in: Annotated[float | None, Field(ge=0.0, description="per million prompt tokens")] = None
+    price_per_million_out: Annotated[float | None, Field(ge=0.0, description="per million answer tokens")] = None
+    max_text_chars: Annotated[int, Field(ge=100, description="a longer response is cut in its middle")] = 24_000
+    criterion: Annotated[Text | None, Field(description="what is rated from 0 to 1; null: effort")] = None
+
+
 OptionsOf = dict[str, type[Section]]
 
 VERIFIER_OPTIONS: OptionsOf = {
@@ -131,7 +154,12 @@ VERIFIER_OPTIONS: OptionsOf = {
     "all_of": CombinationOptions,
     "any_of": CombinationOptions,
 }
-EXPLORATION_OPTIONS: OptionsOf = {"none": NoOptions, "length": LengthOptions, "distinct_steps": DistinctStepsOptions}
+EXPLORATION_OPTIONS: OptionsOf = {
+    "none": NoOptions,
+    "length": LengthOptions,
+    "distinct_steps": DistinctStepsOptions,
+    "judge": JudgeOptions,
+}
 
 # Where a recipe names something of ours: section, the key that names it, and the options that each name takes.
 PLUGIN_OPTIONS: dict[tuple[str, ...], tuple[str, OptionsOf]] = {

@@ -15,6 +15,7 @@ from reward_models.combine import AllOf, AnyOf
 from reward_models.exploration import ExplorationReward
 from reward_models.integer import IntegerVerifier
 from reward_models.json_schema import JsonSchemaVerifier
+from reward_models.judged_effort import JudgedEffort
 from reward_models.numeric import NumericVerifier
 from reward_models.regex import RegexVerifier
 from reward_models.text_match import ExactVerifier
@@ -38,6 +39,7 @@ VERIFIER_CLASSES: Mapping[str, Callable[..., Verifier]] = {
 EXPLORATION_CLASSES: Mapping[str, Callable[..., ExplorationReward]] = {
     "length": LengthExploration,
     "distinct_steps": DistinctSteps,
+    "judge": JudgedEffort.from_options,
 }
 
 
@@ -87,7 +89,9 @@ def make_exploration(loaded: LoadedRecipe) -> ExplorationReward | None:
     """
     rewards = loaded.recipe.rewards
     section = None if rewards is None else rewards.exploration
-    if section is None or section.kind == "none" or loaded.recipe.train.get("paper_compat") is True:
+    if section is None or section.kind == "none":
+        return None
+    if section.kind == "length" and loaded.recipe.train.get("paper_compat") is True:
         return None
     place, folders = "rewards.exploration", [loaded.path.parent]
     try:

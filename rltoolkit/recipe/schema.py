@@ -222,7 +222,7 @@ VERIFIERS = (
     "all_of",
     "any_of",
 )
-EXPLORATIONS = ("none", "length", "distinct_steps")
+EXPLORATIONS = ("none", "length", "distinct_steps", "judge")
 
 
 class Plugin(Section):

@@ -8,6 +8,7 @@ import pytest
 from judge_server import JudgeServer, running_judge_server
 
 from reward_models import ExplorationReward, VerifierError
+from reward_models.exploration_func import as_exploration_func
 from reward_models.judge import EFFORT, JudgeOutcome
 from reward_models.judged_effort import JudgedEffort
 
@@ -55,7 +56,7 @@ def test_no_method_takes_a_reference():
     assert list(inspect.signature(JudgedEffort.score_many).parameters) == ["self", "responses", "token_counts"]
 
 
-def test_from_the_keys_of_a_recipe(server):
+def test_from_the_keys_of_a_recipe(server, monkeypatch):
     reward = JudgedEffort.from_options(model="judge", base_url=server.url, criterion="How funny is it?")
     with reward.judge:
         assert reward.score("do: score 0.5", 10) == 0.5
@@ -64,6 +65,19 @@ def test_from_the_keys_of_a_recipe(server):
         JudgedEffort.from_options(modell="judge")
     with pytest.raises(VerifierError, match="criterion is ''"):
         JudgedEffort.from_options(model="judge", base_url=server.url, criterion="")
+    monkeypatch.delenv("MY_JUDGE_KEY", raising=False)
+    with pytest.raises(VerifierError, match="MY_JUDGE_KEY, which is not set"):
+        JudgedEffort.from_options(model="judge", base_url=server.url, api_key_env="MY_JUDGE_KEY")
+
+
+def test_as_a_reward_function_of_trl(effort, server):
+    metrics = {}
+    function = as_exploration_func(effort)
+    completions = ["do: score 0.5", "do: length", [{"role": "assistant", "content": "do: score 0.25"}]]
+    scores = function(["q"] * 3, completions, [[1, 2]] * 3, answer=["secret"] * 3, log_metric=metrics.__setitem__)
+    assert scores == [0.5, None, 0.25]
+    assert metrics["exploration/JudgedEffort/failed"] == pytest.approx(1 / 3)
+    assert "secret" not in str(server.requests())
 
 
 def test_a_copy_through_pickle_asks_for_itself(effort):

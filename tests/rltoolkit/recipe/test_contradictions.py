@@ -68,6 +68,7 @@ def test_contradictions_of_rlsp(tmp_path: Path, overrides: list[str], expected: 
     [
         ["train.paper_compat=true", "rewards.exploration={kind: length}"],
         ["train.paper_compat=true", "rewards.exploration=null"],
+        ["train.paper_compat=true", "rewards.exploration={kind: judge, model: m, base_url: 'http://localhost/v1'}"],
         ["rewards.exploration={kind: none}"],
         ["rewards.exploration={kind: 'my_package.rewards:Mine', anything: 3}"],
         ["rewards.outcome={verifier: 'my_package.rewards:Mine', anything: 3}"],

@@ -7,6 +7,8 @@ import pytest
 
 from reward_models import CountdownVerifier, DistinctSteps, LengthExploration, MathVerifier
 from reward_models.combine import AllOf, AnyOf
+from reward_models.judge import EFFORT
+from reward_models.judged_effort import JudgedEffort
 from reward_models.numeric import NumericVerifier
 from rltoolkit.recipe import LoadedRecipe, RecipeError, load_recipe
 from rltoolkit.recipe.plugins import VERIFIER_CLASSES, make_exploration, make_verifier
@@ -92,6 +94,35 @@ def test_no_exploration(load) -> None:
     # the paper's length term is the trainer's own
     paper = ["train.paper_compat=true", "rewards.exploration={kind: length, target_tokens: 7}"]
     assert make_exploration(load(*paper)) is None
+
+
+JUDGE = "rewards.exploration={kind: judge, model: small, base_url: 'http://localhost:8000/v1', concurrency: 3}"
+
+
+def test_a_judge_pays_for_effort_in_both_modes(load, monkeypatch) -> None:
+    for mode in ([], ["train.paper_compat=true"]):
+        judged = make_exploration(load(JUDGE, *mode))
+        assert isinstance(judged, JudgedEffort)
+        assert judged.judge.settings.concurrency == 3
+        assert judged.criterion == EFFORT
+    other = make_exploration(load(JUDGE, "rewards.exploration.criterion=How funny is it?"))
+    assert isinstance(other, JudgedEffort)
+    assert other.criterion == "How funny is it?"
+
+
+def test_what_a_judge_lacks_is_said_before_training(load, monkeypatch) -> None:
+    monkeypatch.delenv("NO_SUCH_KEY", raising=False)
+    with pytest.raises(RecipeError, match="NO_SUCH_KEY, which is not set"):
+        make_exploration(load(JUDGE, "rewards.exploration.api_key_env=NO_SUCH_KEY"))
+    with pytest.raises(RecipeError, match=r"total_timeout_s is 300\.0 and timeout_s 400"):
+        make_exploration(load(JUDGE, "rewards.exploration.timeout_s=400"))
+    with pytest.raises(RecipeError, match=r"rewards\.exploration\.model"):
+        load("rewards.exploration={kind: judge}", "train.paper_compat=true")
+    with pytest.raises(RecipeError, match=r"rewards\.exploration\.max_retries"):
+        load(JUDGE, "rewards.exploration.max_retries=-1")
+    monkeypatch.setitem(sys.modules, "openai", None)
+    with pytest.raises(RecipeError, match=r"pip install rltoolkit\[judge\]"):
+        make_exploration(load(JUDGE))
 
 
 def test_others_by_import_path_from_the_working_directory(load) -> None:

@@ -4,6 +4,7 @@ import inspect
 
 import pytest
 
+from reward_models.judge import JudgeSettings
 from rltoolkit.recipe.known import known_keys
 from rltoolkit.recipe.plugin_options import EXPLORATION_OPTIONS, PLUGIN_OPTIONS, VERIFIER_OPTIONS, option_names
 from rltoolkit.recipe.plugins import EXPLORATION_CLASSES, VERIFIER_CLASSES
@@ -17,7 +18,9 @@ OPTIONS = {**VERIFIER_OPTIONS, **EXPLORATION_OPTIONS}
 @pytest.mark.parametrize("name", CLASSES)
 def test_options_are_those_of_the_constructor(name: str) -> None:
     fields = dict(zip(option_names(OPTIONS[name]), OPTIONS[name].model_fields.values(), strict=True))
-    parameters = inspect.signature(CLASSES[name]).parameters
+    parameters = dict(inspect.signature(CLASSES[name]).parameters)
+    if parameters.pop("settings", None):  # the judge's, handed on
+        parameters = {**inspect.signature(JudgeSettings).parameters, **parameters}
     assert list(fields) == list(parameters)
     for key, parameter in parameters.items():
         required = parameter.default is inspect.Parameter.empty
