@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from reward_models.errors import VerifierError
-from reward_models.local_models.forward import TokenBatch
+from reward_models.local_models.forward import TokenBatch, unwrapped
 from reward_models.local_models.loading import load_model
 from reward_models.value_head import ValueHead
 
@@ -48,8 +48,11 @@ class ValueModel(nn.Module):
 
     @classmethod
     def from_causal_lm(cls, model: Any, *, squash: Squash = "none", seed: int = 0) -> ValueModel:
-        """Put a fresh head on the backbone of a causal language model; the backbone is shared, not copied."""
-        return cls(model.base_model, squash=squash, seed=seed)
+        """Put a fresh head on the backbone of a causal language model; the backbone is shared, not copied.
+
+        Adapters of PEFT stay in place; merge them before `save`, which writes a plain backbone.
+        """
+        return cls(unwrapped(model).base_model, squash=squash, seed=seed)
 
     @classmethod
     def from_backbone(

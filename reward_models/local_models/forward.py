@@ -98,5 +98,9 @@ def classifier_logits(model: Any, batch: TokenBatch) -> Tensor:
 
 def _takes(model: Any, argument: str) -> bool:
     """Whether the forward of a model has this argument; a PEFT wrapper's own signature says nothing."""
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return argument in inspect.signature(inner.forward).parameters
+    return argument in inspect.signature(unwrapped(model).forward).parameters
+
+
+def unwrapped(model: Any) -> Any:
+    """Return the model inside a PEFT wrapper, with its adapters in place; any other model as it is."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model

@@ -137,6 +137,20 @@ def test_a_fresh_head_goes_on_a_saved_backbone(tmp_path: Path) -> None:
     assert torch.allclose(model.eval()(ids, torch.ones_like(ids)), fresh.eval()(ids, torch.ones_like(ids)), atol=1e-6)
 
 
+def test_an_adapted_policy_lends_its_backbone_with_the_adapters() -> None:
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(0)
+    adapted = get_peft_model(tiny_causal_lm(), LoraConfig(target_modules=["q_proj"], init_lora_weights=False))
+    plain, lora = ValueModel.from_causal_lm(tiny_causal_lm()), ValueModel.from_causal_lm(adapted)
+    ids = torch.tensor([[5, 6, 7]])
+    with_adapter = lora.eval()(ids, torch.ones_like(ids))
+    assert not torch.allclose(with_adapter, plain.eval()(ids, torch.ones_like(ids)), atol=1e-4)
+    with adapted.disable_adapter():
+        without = lora(ids, torch.ones_like(ids))
+    assert torch.allclose(without, plain(ids, torch.ones_like(ids)), atol=1e-6)
+
+
 def test_nan_and_too_long_states_are_refused_by_name() -> None:
     scored = critic(max_length=40)
     assert scored.score_many(["too long", "q"], [["a" * 100], ["a"]])[0] is None
