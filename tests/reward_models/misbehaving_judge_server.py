@@ -1,8 +1,9 @@
 """A server of chat completions that does what the judged text tells it, good or bad. Started by judge_server.py.
 
-The text holds a line `do: COMMAND`. Any command may begin with `times N COMMAND then `: COMMAND for the first N
-requests with this line, then the rest. The model's name chooses what the server rejects. `GET /log` tells what was
-asked. The port is printed; the server ends with its standard input, and after ten minutes at the latest.
+The text, or else the criterion, holds a line `do: COMMAND`. Any command may begin with `times N COMMAND then `:
+COMMAND for the first N requests with this line, then the rest. The model's name chooses what the server rejects.
+`GET /log` tells what was asked. The port is printed; the server ends with its standard input, and after ten minutes at
+the latest.
 """
 
 import json
@@ -64,7 +65,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         user = body["messages"][-1]["content"]
-        command = re.search(r"^do: (.*)$", user, re.MULTILINE)[1]
+        everything = "\n".join(message["content"] for message in reversed(body["messages"]))
+        command = re.search(r"^do: (.*)$", everything, re.MULTILINE)[1]
         with lock:
             this_round = in_flight["round"]
             in_flight["now"] += 1

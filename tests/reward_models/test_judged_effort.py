@@ -3,6 +3,7 @@
 import inspect
 import pickle
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from judge_server import JudgeServer, running_judge_server
@@ -11,6 +12,8 @@ from reward_models import ExplorationReward, VerifierError
 from reward_models.exploration_func import as_exploration_func
 from reward_models.judge import EFFORT, JudgeOutcome
 from reward_models.judged_effort import JudgedEffort
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -86,3 +89,37 @@ def test_a_copy_through_pickle_asks_for_itself(effort):
     assert copy.score("do: score 0.75", 10) == 0.75
     assert copy.counts().requests == 1
     copy.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("paper", [False, True])
+def test_a_run_goes_on_where_the_judge_fails(server, tmp_path, paper):
+    from rltoolkit.recipe import load_recipe
+    from rltoolkit.run.metrics import read_metrics
+    from rltoolkit.train import train
+
+    server.forget()
+    small = [
+        "sft.data.limit=256", "sft.train.max_steps=4", "sft.train.per_device_train_batch_size=16",
+        "data.train.limit=64", "train.max_steps=4", "train.per_device_train_batch_size=4",
+        "train.steps_per_generation=2", "train.logging_steps=1", "train.critic_warmup_rollouts=1",
+        "rollout.max_new_tokens=24", "eval.questions=4",
+    ]  # fmt: skip
+    options = f"kind: judge, model: judge, base_url: '{server.url}', max_retries: 0, concurrency: 1"
+    # The first rollout of eight loses three of its judgements.
+    overrides = [
+        f"rewards.exploration={{{options}}}",
+        "rewards.exploration.criterion='do: times 3 refuse then score 1'",
+    ]
+    folder = train(
+        load_recipe(
+            ROOT / "recipes" / "rlsp" / "quickstart.yaml",
+            [*small, *overrides, f"output_dir={tmp_path / 'run'}", f"train.paper_compat={str(paper).lower()}"],
+        )
+    )
+    records = [record for record in read_metrics(folder / "metrics.jsonl") if record["phase"] == "train"]
+    failed = [record["exploration/JudgedEffort/failed"] for record in records if "reward/exploration" in record]
+    paid = [record["reward/exploration"] for record in records if "reward/exploration" in record]
+    assert max(failed) == pytest.approx(3 / 8)
+    assert set(paid) == {1.0}  # the mean over those that were judged: a failure is no number
+    assert len({request["body"]["messages"][1]["content"] for request in server.requests()}) > 3
