@@ -72,10 +72,9 @@ class VerifyReport:
             share = 100 * self.agree / self.rows
             wrong = f"{self.false_positive} false positive, {self.false_negative} false negative"
             text.append(f"agrees with the label in {self.agree} of {self.rows} rows ({share:.2f} %): {wrong}")
-        if self.disagreements:
-            text += _examples(
-                f"{len(self.disagreements)} row(s) judged otherwise than labelled", self.disagreements, show
-            )
+        scored = [row for row in self.disagreements or () if row.outcome not in UNSCORED]
+        if scored:
+            text += _examples(f"{len(scored)} row(s) judged otherwise than labelled", scored, show)
         if self.unscored:
             text += _examples(f"{len(self.unscored)} row(s) could not be scored", self.unscored, show)
         return text

@@ -113,6 +113,8 @@ def import_object(path: str, folders: Sequence[Path] = ()) -> Any:
         if str(folder.resolve()) not in sys.path:
             sys.path.append(str(folder.resolve()))
     module_name, _, name = path.partition(":")
+    if module_name.endswith(".py"):
+        raise RefusedError(f"is {path!r}, a file name", remedy=f"name the module: {module_name[:-3]}:{name}")
     try:
         module = importlib.import_module(module_name)
     except Exception as error:
@@ -143,6 +145,8 @@ def _make(
     except RefusedError as refusal:
         finding = Finding(_key(place, key), refusal.found, refusal.expected, refusal.remedy)
         raise NotMadeError(finding) from refusal
+    if not callable(factory):
+        raise NotMadeError(Finding(_key(place, key), f"is {name!r}, a {type(factory).__name__}", "a class"))
     try:
         return factory(**options)
     except Exception as error:

@@ -29,6 +29,7 @@ class Mine:
         return 0.0
 class Neither:
     pass
+OBJECT = Mine()
 class Fails:
     def __init__(self):
         {}["a"]
@@ -155,6 +156,12 @@ def test_others_by_import_path_from_the_folder_of_the_recipe(load, tmp_path: Pat
         ("my_rewards_for_tests:Neither", "rewards.outcome.verifier", "a Neither without check"),
         ("my_rewards_for_tests:Mine, wort: y", "rewards.outcome", "refuses its options"),
         ("my_rewards_for_tests:Mine, wort: y", "rewards.outcome", "it takes word"),
+        ("my_rewards_for_tests.py:Mine", "rewards.outcome.verifier", "name the module: my_rewards_for_tests:Mine"),
+        (
+            "my_rewards_for_tests:OBJECT",
+            "rewards.outcome.verifier",
+            "is 'my_rewards_for_tests:OBJECT', a Mine, expected a",
+        ),
         ("my_rewards_for_tests:Fails", "rewards.outcome", "refuses its options: KeyError: 'a'"),
         ("broken_for_tests:Mine", "rewards.outcome.verifier", "cannot be imported (SyntaxError"),
         ("failing_for_tests:Mine", "rewards.outcome.verifier", "cannot be imported (ZeroDivisionError"),
