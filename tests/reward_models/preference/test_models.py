@@ -254,23 +254,19 @@ def test_both_orders_are_the_models_answers_to_the_stated_question() -> None:
     assert answer.probability == pytest.approx((expected[0] + 1 - expected[1]) / 2, abs=1e-5)
 
 
-def test_the_default_question_is_that_of_the_published_pairwise_models(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_question_is_that_of_the_published_pairwise_models() -> None:
     """The context as their own template renders it, and the whole as one message of the user."""
     oracle = ab(chat=True, bos=False)
-    questions: list[str] = []
-    read = oracle._reader.encoder._encode
-
-    def spy(text: str, **options: Any) -> Any:
-        questions.append(text)
-        return read(text, **options)
-
-    monkeypatch.setattr(oracle._reader.encoder, "_encode", spy)
+    seen: list[str] = []
+    oracle.model.register_forward_pre_hook(
+        lambda _module, _args, kwargs: seen.extend(tiny_tokenizer().batch_decode(kwargs["input_ids"])), with_kwargs=True
+    )
     chat = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "R"}, {"role": "user", "content": "S"}]
     oracle.prefer(chat, "one", "two")
     context = "\n\n<turn> user\n Q\n<turn> assistant\n R\n<turn> user\n S\n"
     asked = f"[CONTEXT] {context} [RESPONSE A] one [RESPONSE B] two \n"
-    assert questions[0] == f"<s>[user] {asked}</s>[assistant] "
-    assert "[RESPONSE A] two [RESPONSE B] one" in questions[1]
+    assert seen[0] == f"[user] {asked}</s>[assistant] "
+    assert "[RESPONSE A] two [RESPONSE B] one" in seen[1]
 
 
 @pytest.mark.parametrize(
