@@ -5,10 +5,12 @@ from __future__ import annotations
 import unicodedata
 from typing import get_args
 
-from reward_models.answers.exact import is_words, normalise, same_number, same_text, visible
+from reward_models.answers.compare import same_answer
 from reward_models.answers.extraction import BoxChoice, ExtractionPolicy, after_thinking, extract
-from reward_models.answers.limits import MAX_ANSWER_CHARS, refusal
-from reward_models.answers.symbolic import load, same_by_algebra
+from reward_models.answers.limits import MAX_ANSWER_CHARS
+from reward_models.answers.notation import normalise, visible
+from reward_models.answers.plain_answers import read_integer, same_integer
+from reward_models.answers.symbolic import load
 from reward_models.errors import VerifierError
 from reward_models.verdict import Verdict
 
@@ -40,49 +42,45 @@ class MathVerifier:
         extraction: ExtractionPolicy = "boxed",
         thinking_end: str | None = "</think>",
         box: BoxChoice = "last",
+        integers_only: bool = False,
     ) -> None:
         _require("extraction", extraction, get_args(ExtractionPolicy))
         _require("box", box, get_args(BoxChoice))
         self.extraction: ExtractionPolicy = extraction
         self.thinking_end = thinking_end
         self.box: BoxChoice = box
+        self.integers_only = integers_only
 
     def check(self, response: str, reference: str) -> Verdict:
         """Judge one response; `detail` says which rule found the answer and which rule decided."""
-        problem = reference_problem(reference)
+        problem = self._reference_problem(reference)
         if problem is not None:
             return Verdict.bad_reference(f"reference {reference[:80]!r}: {problem}")
         found = extract(after_thinking(response, self.thinking_end), self.extraction, self.box)
         if found is None:
             return Verdict.no_answer(f"no answer in the form that extraction={self.extraction!r} reads")
-        equal, rule = same_answer(reference, found.text)
+        equal, rule = (same_integer if self.integers_only else same_answer)(reference, found.text)
         shown = found.text if len(found.text) <= MAX_ANSWER_CHARS else found.text[:MAX_ANSWER_CHARS] + "…"
         detail = f"{found.rule}; {rule}"
         return Verdict.correct(shown, detail) if equal else Verdict.wrong(shown, detail)
 
+    def gold_response(self, reference: str) -> str | None:
+        """A response that must be judged correct for this reference; None if it is bad or cannot be boxed."""
+        if self._reference_problem(reference) is not None:
+            return None
+        response = reference if "\\boxed" in reference else f"\\boxed{{{reference}}}"
+        found = extract(after_thinking(response, self.thinking_end), self.extraction, self.box)
+        return response if found is not None and found.text and found.text.strip() in reference else None
+
+    def _reference_problem(self, reference: str) -> str | None:
+        problem = reference_problem(reference)
+        if problem is None and self.integers_only and read_integer(reference) is None:
+            return "it is no integer, which integers_only=True asks for"
+        return problem
+
     def warm_up(self) -> None:
         """Load the algebra; a pool calls this before the first answer."""
         load()
-
-
-def same_answer(reference: str, answer: str) -> tuple[bool, str]:
-    """Return whether two bare answers are equal, and the rule that decided."""
-    reference, answer = visible(reference), visible(answer)
-    reference_text, answer_text = normalise(reference), normalise(answer)
-    if not answer_text:
-        return False, "the answer is empty"
-    if same_text(reference_text, answer_text):
-        return True, "equal as text"
-    equal = same_number(reference_text, answer_text)
-    if equal is not None:
-        return equal, "compared as numbers"
-    if is_words(reference):
-        return False, "compared as words"
-    for name, text in (("answer", answer), ("reference", reference)):
-        refused = refusal(text)
-        if refused is not None:
-            return False, f"the {name} was refused: {refused}"
-    return same_by_algebra(reference, answer), "compared by algebra"
 
 
 def reference_problem(reference: str) -> str | None:

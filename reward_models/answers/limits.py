@@ -19,16 +19,23 @@ MAX_DIGITS_IN_A_ROW = 100
 MAX_EXPONENT_DIGITS = 4
 # `e^{-x^2}` has two floors. A tower of numbers is refused at two already: 9^{9^9} cannot be stored.
 MAX_POWER_FLOORS = 2
+# Powers of powers multiply their exponents.
+MAX_STACKED_POWER = 20_000
 # 999! has 2565 digits; (10^9)! does not fit into memory.
 MAX_FACTORIAL_DIGITS = 3
 
 _DIGITS = re.compile(r"[0-9]+")
 _EXPONENT_NUMBER = re.compile(r"\^\s*[({]*\s*[+-]?\s*0*([0-9]+)")
+_POWER_NUMBER = re.compile(r"\s*\^\s*[({]*\s*[+-]?\s*0*([0-9]{1,4})(?![0-9])")
 _FACTORIAL = re.compile(r"([0-9]+|[)}\]!])(?=\s*!)")
+# `(n-1)!` stays a symbol.
+_SMALL_FACTORIAL = re.compile(r"\(\s*(?:[0-9]\s*)?[A-Za-z]\s*(?:[+-]\s*[0-9A-Za-z]\s*)?\)\s*!(?!\s*!)")
 _BINOMIAL = re.compile(r"\\[dt]?binom\s*(\{[^{}]*\}?|\S)")
 _SMALL_ARGUMENT = re.compile(rf"\{{?\s*(?:[0-9]{{1,{MAX_FACTORIAL_DIGITS}}}|[A-Za-z](?:\s*[+-]\s*[0-9])?)\s*\}}?")
 # Operators that compute without bound. A final answer states the result instead.
-_UNBOUNDED = re.compile(r"\\(?:sum|prod|int|iint|oint|lim)(?![a-zA-Z])")
+_UNBOUNDED = re.compile(
+    r"\\(?:sum|prod|i{0,3}int|oint|lim|limsup|liminf|underbrace|overbrace|Gamma\s*\(|uparrow)(?![a-zA-Z])"
+)
 _COMMAND = re.compile(r"\\[A-Za-z]+")
 _VARIABLE = re.compile(r"[A-Za-z]")
 _ATOM = re.compile(r"\s*[+-]?\s*(?:\\[A-Za-z]+|[0-9]+|\S)")
@@ -60,11 +67,31 @@ def _power_refusal(text: str) -> str | None:
             return f"a tower of more than {MAX_POWER_FLOORS} powers"
         if not _VARIABLE.search(_COMMAND.sub("", exponent)):
             return "a power of numbers in an exponent"
+    if _stacked_power(text) > MAX_STACKED_POWER:
+        return f"powers of powers that multiply to more than {MAX_STACKED_POWER}"
     return None
 
 
+def _stacked_power(text: str) -> int:
+    """The largest product of exponents that are applied one after another: 9999 * 9999 for `(2^{9999})^{9999}`."""
+    levels = [1]
+    position = 0
+    while position < len(text):
+        character = text[position]
+        inner = 1
+        if character in _OPENING:
+            levels.append(1)
+        elif character in _CLOSING and len(levels) > 1:
+            inner = levels.pop()
+        if character not in _OPENING:
+            found = _POWER_NUMBER.match(text, position + 1)
+            levels[-1] = max(levels[-1], inner * int(found[1]) if found is not None else inner)
+        position += 1
+    return max(levels)
+
+
 def _operator_refusal(text: str) -> str | None:
-    factorials = (argument for argument in _FACTORIAL.findall(text))
+    factorials = (argument for argument in _FACTORIAL.findall(_SMALL_FACTORIAL.sub("n", text)))
     if any(not argument.isdigit() or len(argument) > MAX_FACTORIAL_DIGITS for argument in factorials):
         return f"a factorial of more than a number of {MAX_FACTORIAL_DIGITS} digits"
     if not all(_SMALL_ARGUMENT.fullmatch(argument) for argument in _BINOMIAL.findall(text)):

@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import logging
+import re
 from functools import lru_cache
 from typing import Any
 
 # References repeat within a batch; parsed ones are kept.
 REFERENCE_CACHE = 4096
+
+_COMMAND = re.compile(r"\\([A-Za-z]+)")
+# The parser passes over what it does not expect: `2'2` is 22 to it, and `108_8` is 108.
+_SIGNS = re.compile(r"[0-9A-Za-z\\{}()\[\]|^+\-*/.,=!& ]*")
+_WORD = re.compile(r"[A-Za-z]{3,}")
+_COMMANDS_TEXT = (
+    "frac sqrt cdot times div pi sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln log exp binom "
+    "lfloor rfloor lceil rceil gcd lcm max min det prime in cup cap setminus emptyset mathbb begin end pmatrix "
+    "bmatrix vmatrix matrix le ge ne alpha beta gamma delta epsilon zeta eta theta kappa lambda mu nu xi rho sigma "
+    "tau phi chi psi omega Delta Theta Lambda Xi Pi Sigma Phi Psi Omega ell"
+)
+_COMMANDS = frozenset(_COMMANDS_TEXT.split())
 
 
 def same_by_algebra(reference: str, answer: str) -> bool:
@@ -17,11 +30,36 @@ def same_by_algebra(reference: str, answer: str) -> bool:
     """
     from math_verify import verify
 
-    gold = _parse_cached(reference)
-    prediction = _parse(answer)
+    # What could not be parsed comes back as text, and text was compared before.
+    gold = [value for value in _parse_cached(reference) if not isinstance(value, str)]
+    prediction = [value for value in _parse(answer) if not isinstance(value, str)]
     if not gold or not prediction:
         return False
-    return bool(verify(gold, prediction, timeout_seconds=None))
+    return bool(verify(gold, prediction, timeout_seconds=None) and verify(prediction, gold, timeout_seconds=None))
+
+
+def readable_by_algebra(text: str) -> bool:
+    """True if a text holds nothing but signs and commands that the parser knows: no words, no unknown command."""
+    if (
+        not _SIGNS.fullmatch(text)
+        or not _balanced(text)
+        or any(command not in _COMMANDS for command in _COMMAND.findall(text))
+    ):
+        return False
+    return all(word in _COMMANDS for word in _WORD.findall(_COMMAND.sub(" ", text)))
+
+
+def _balanced(text: str) -> bool:
+    depths = {"(": 0, "[": 0, "{": 0}
+    closing = {")": "(", "]": "[", "}": "{"}
+    for character in text:
+        if character in depths:
+            depths[character] += 1
+        elif character in closing:
+            depths[closing[character]] -= 1
+            if depths[closing[character]] < 0:
+                return False
+    return not any(depths.values())
 
 
 def load() -> None:

@@ -1,0 +1,157 @@
+r"""Answers without parts: numbers with what stands beside them, numerals, times of day, words, sentences.
+
+Nothing here computes more than a fraction. Policies:
+
+- A percent sign is a unit or a factor of 1/100, whichever the other side needs: 40 and 0.4 both equal `40\%`. Nothing
+  is multiplied by 100 without a sign that says so.
+- Those of `numbers`, `units` and `words`.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import NamedTuple
+
+from reward_models.answers.notation import normalise, text_key, visible
+from reward_models.answers.numbers import integer_digits, read_clock, read_number, read_numeral, same_clock
+from reward_models.answers.structures import is_simple_name, split_top
+from reward_models.answers.units import same_unit, split_unit
+from reward_models.answers.words import means_set, number_in_words, plain, stated_number, words_of
+
+# Longer texts are compared as they stand; no rule needs to look into them.
+MAX_READ_CHARS = 2000
+_JOINTS = frozenset({",", "and", "or"})
+_PERCENT_WORDS = ("percent", "per cent")
+
+
+class Decision(NamedTuple):
+    """Whether two answers are equal, and the rule that decided."""
+
+    equal: bool
+    rule: str
+
+
+class Quantity(NamedTuple):
+    """An exact number with what stands beside it; a percent sign is not in `value`."""
+
+    value: Fraction
+    percent: bool
+    unit: str
+
+
+def read_quantity(text: str) -> Quantity | None:
+    """Read a normalised text as one exact number with percent sign or unit, or return None."""
+    amount, unit, factor = split_unit(text)
+    percent = amount.endswith("%")
+    if not percent:
+        bare = _without_percent_word(amount)
+        percent, amount = bare is not None, amount if bare is None else bare
+    value = read_number(amount.removesuffix("%").rstrip())
+    return None if value is None else Quantity(value * factor, percent, unit)
+
+
+def decide_plainly(first: str, second: str) -> Decision | None:
+    """Compare two normalised answers as text, numbers, numerals or times of day; None if they are none of these."""
+    keys = text_key(first), text_key(second)
+    if keys[0] == keys[1]:
+        return Decision(True, "equal as text")
+    numbers = read_quantity(first), read_quantity(second)
+    if numbers[0] is not None and numbers[1] is not None:
+        return Decision(same_quantity(numbers[0], numbers[1]), "compared as numbers")
+    return _as_numerals(first, second) or _as_clocks(first, second)
+
+
+def same_quantity(first: Quantity, second: Quantity) -> bool:
+    """Compare value, unit and percent sign by the policies above."""
+    if not same_unit(first.unit, second.unit):
+        return False
+    if first.value == second.value:
+        return True
+    if first.percent == second.percent:
+        return False
+    with_sign, without = (first, second) if first.percent else (second, first)
+    return with_sign.value / 100 == without.value and not without.unit
+
+
+def _without_percent_word(amount: str) -> str | None:
+    low = plain(amount) if "\\text" in amount else amount
+    for word in _PERCENT_WORDS:
+        if low.lower().endswith(word):
+            return low[: -len(word)].rstrip()
+    return None
+
+
+def _as_numerals(first: str, second: str) -> Decision | None:
+    numerals = read_numeral(first), read_numeral(second)
+    if numerals[0] is None and numerals[1] is None:
+        return None
+    if numerals[0] is not None and numerals[1] is not None:
+        return Decision(numerals[0] == numerals[1], "compared as numerals")
+    numeral = numerals[0] or numerals[1]
+    other = read_quantity(second if numerals[0] is not None else first)
+    if numeral is None or other is None:
+        return None
+    return Decision(numeral.base == 10 and other.value == int(numeral.digits), "compared as numerals")
+
+
+def _as_clocks(first: str, second: str) -> Decision | None:
+    clocks = read_clock(first), read_clock(second)
+    if clocks[0] is None or clocks[1] is None:
+        return None
+    return Decision(same_clock(clocks[0], clocks[1]), "compared as times of day")
+
+
+def decide_by_words(first: str, second: str) -> Decision | None:
+    """Compare as words if one side is words, or as numbers if it is a number in words; else None."""
+    for one, other in ((first, second), (second, first)):
+        number = number_in_words(one)
+        quantity = None if number is None else read_quantity(other)
+        if number is not None and quantity is not None:
+            return Decision(quantity.value == number, "compared as numbers")
+    words = words_of(first), words_of(second)
+    if words[0] is None and words[1] is None:
+        return None
+    if words[0] is not None and words[1] is not None and words[0] == words[1]:
+        return Decision(True, "compared as words")
+    if means_set(first) or means_set(second):
+        return None
+    if all(len(split_top(plain(text), _JOINTS)[0]) > 1 for text in (first, second)):
+        return None
+    return Decision(_spelled(first) == _spelled(second), "compared as words")
+
+
+def _spelled(text: str) -> str:
+    return "".join(character for character in plain(text).lower() if character.isalnum())
+
+
+def decide_by_sentence(first: str, second: str) -> Decision | None:
+    """Compare a number with a sentence that states one; None if there is no such sentence."""
+    for one, other in ((first, second), (second, first)):
+        stated = stated_number(other)
+        if stated is None:
+            continue
+        number, found = read_quantity(one), read_quantity(normalise(stated))
+        if number is not None and found is not None:
+            return Decision(same_quantity(number, found), "compared with the number a sentence states")
+    return None
+
+
+def read_integer(answer: str) -> str | None:
+    r"""The canonical digits of an answer that is one integer: `080`, `80.`, `\text{80}`, `80^\circ`, `n = 80`."""
+    digits = integer_digits(visible(answer).strip())
+    if digits is not None or len(answer) > MAX_READ_CHARS:
+        return digits
+    text = normalise(answer)
+    parts, _ = split_top(text, frozenset({"="}))
+    if len(parts) == 2 and is_simple_name(parts[0]):
+        text = parts[1]
+    amount, _, factor = split_unit(plain(text) if text.startswith("\\text") else text)
+    return integer_digits(amount.removesuffix(".0")) if factor == 1 else None
+
+
+def same_integer(reference: str, answer: str) -> Decision:
+    """Compare as integers alone; an answer that is anything else is wrong."""
+    expected, found = read_integer(reference), read_integer(answer)
+    if found is None:
+        return Decision(False, "the answer is no integer")
+    return Decision(expected == found, "compared as integers")

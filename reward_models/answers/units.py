@@ -1,0 +1,150 @@
+r"""Units, currencies and nouns beside a number: `6 \text{ cm}`, `\$5`, `1152 cups`, `45 \text{ units}^2`.
+
+Policies:
+- A unit on one side only is ignored: the problem asked for it or named it. Two units must be the same unit: `6 cm` is
+  neither `6 m` nor `6 \text{ cm}^2`. Nothing is converted.
+- A unit is `\text{...}` with letters, a currency sign, a degree sign, or plain words behind the number: words of three
+  letters and more that a space parts from it, of four and more that do not, and the shorter ones of a list. `5ab` is
+  a product. Words that say something (is, or, not, if, ...) make no unit.
+- `thousand`, `million` and the like multiply; `dozen` is a unit.
+"""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+from typing import NamedTuple
+
+_SHORT_TEXT = (
+    "cm mm km dm nm ft in yd mi kg mg lb lbs oz hr hrs min mins sec secs ms ml cl kl mph kph kmh km/h m/s sq cu ha "
+    "hz kb mb gb tb rs am pm rad deg mol kj kw kwh pts yr yrs wk wks mo gal pt qt usd eur gbp cents cc day of"
+)
+_SHORT = frozenset(_SHORT_TEXT.split())
+# Words that are no noun phrase, or that change what is said.
+_NO_UNIT_TEXT = (
+    "and or not is are was were be no none than if when but maybe either neither nor else otherwise except plus "
+    "minus times over divided multiplied equals equal where for with without only about approximately roughly "
+    "nearly almost less more mod modulo base root sqrt pi sin cos tan sec csc cot log exp infinity to from until "
+    "between wrong false true theta alpha beta gamma factorial choose squared cubed half halves third thirds "
+    "fourths percent"
+)
+_NO_UNIT = frozenset(_NO_UNIT_TEXT.split())
+# Units that begin with a letter which is a variable elsewhere.
+_COMPOUND = frozenset({"m/s", "m/s^2", "m/s^{2}", "g/ml", "g/L", "m/min", "m/h", "g/cm^3", "g/cm^{3}", "cm/s", "N/m"})
+_MULTIPLIERS = {
+    "hundred": 100,
+    "thousand": 1000,
+    "million": 10**6,
+    "billion": 10**9,
+    "trillion": 10**12,
+}
+_SAME = {
+    "dollar": "$", "usd": "$", "buck": "$", "eur": "€", "euro": "€", "gbp": "£", "centimeter": "cm",
+    "centimetre": "cm", "millimeter": "mm", "millimetre": "mm", "meter": "m", "metre": "m", "kilometer": "km",
+    "kilometre": "km", "foot": "ft", "feet": "ft", "inch": "in", "inche": "in", "yard": "yd", "mile": "mi",
+    "gram": "g", "kilogram": "kg", "pound": "lb", "ounce": "oz", "hour": "h", "hr": "h", "minute": "min",
+    "second": "s", "sec": "s", "liter": "l", "litre": "l", "milliliter": "ml", "degree": "deg", "cent": "¢",
+    "year": "yr", "week": "wk", "people": "person", "men": "man", "women": "woman", "children": "child",
+    "way": "", "unit": "unit", "sq": "square", "cu": "cubic", "percent": "%", "mb": "mb",
+}  # fmt: skip
+_POWER = re.compile(r"\^\s*\{?\s*([23])\s*\}?")
+_CURRENCY_BEFORE = re.compile(
+    r"(?P<sign>[+-]?)\s*(?P<unit>(?:US\s?)?\\\$|[€£¥₹]|\\text\{\s*[€£¥₹]\s*\}|USD\s|Rs\.?\s)\s*"
+)
+_BEHIND = re.compile(
+    r"(?P<unit>(?:\s*\\text\s*\{[^{}]*[A-Za-z€£¥₹'][^{}]*\}(?:\s*\^\s*\{?\s*-?[123]\s*\}?)?(?:\s*[/.])?)+"
+    r"|\s*\\\$|\s*[€£¥₹¢]"
+    r"|\s*/?\s*[A-Za-z][A-Za-z'-]*(?:(?:\s*/\s*|\s+|\s*\^\s*\{?[23]\}?\s*/?\s*)[A-Za-z][A-Za-z'-]*)*"
+    r"(?:\s*\^\s*\{?\s*[23]\s*\}?)?)\s*"
+)
+_WORD = re.compile(r"[A-Za-z]+")
+_START = re.compile(
+    r"(?<=[0-9.)}\]%!])\s*(?=/?\s*[A-Za-z€£¥₹¢]|\\text|\\\$)|(?<=\\pi)\s+(?=[A-Za-z]|\\text)|(?<=\\pi)(?=\\text)"
+)
+_FIRST_WORD = re.compile(r"^\W*(?:\\text\s*\{)?\s*[A-Za-z]+")
+# Behind one of these a degree sign belongs to the argument.
+_TRIGONOMETRY = re.compile(r"(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
+_TEMPERATURE = re.compile(r"\\degree\s*(?:\\text\{\s*)?([CF])\s*\}?$")
+_PLAIN_NUMBER_END = re.compile(r"(?:^|[^0-9A-Za-z.\\^_])[0-9][0-9,]*(?:\.[0-9]*)?\s*$|[)}]\s*$|\\pi\s*$")
+
+
+class Measured(NamedTuple):
+    """An amount without its unit, the unit in a canonical form ("" for none), and a factor such as a million."""
+
+    amount: str
+    unit: str
+    factor: Fraction = Fraction(1)
+
+
+def split_unit(text: str) -> Measured:
+    """Part a normalised answer into amount and unit."""
+    before = _CURRENCY_BEFORE.match(text)
+    if before is not None and text[before.end() :]:
+        rest = split_unit(text[before.end() :])
+        currency = canonical(before["unit"])
+        unit = rest.unit if rest.unit and currency in rest.unit else " ".join(filter(None, (currency, rest.unit)))
+        return Measured(before["sign"] + rest.amount, unit, rest.factor)
+    stripped = text.rstrip()
+    temperature = _TEMPERATURE.search(stripped)
+    if temperature is not None:
+        return Measured(stripped[: temperature.start()].rstrip(), "deg " + temperature[1])
+    if stripped.endswith("\\degree") and not _TRIGONOMETRY.search(stripped):
+        return Measured(stripped[: -len("\\degree")].rstrip(), "deg")
+    return _split_behind(stripped)
+
+
+def canonical(unit: str) -> str:
+    r"""One spelling for one unit: `\text{ square feet}` and `ft^2` are `ft^2`."""
+    text = unit.replace("\\text", " ").replace("\\$", " $ ").replace("US", "")
+    power = _POWER.search(text)
+    text = _POWER.sub(" ", text)
+    words = [_word(word) for word in re.findall(r"[A-Za-z]+|[$€£¥₹¢/]", text)]
+    exponent = power[1] if power is not None else ""
+    for name, value in (("square", "2"), ("cubic", "3"), ("squared", "2"), ("cubed", "3")):
+        if name in words and len(words) > 1:
+            words.remove(name)
+            exponent = exponent or value
+    words = [
+        "/" if word == "per" else word
+        for word in words
+        if word not in {"", "of", "the", "a", "an", "in"} or len(words) == 1
+    ]
+    return " ".join(words) + (f"^{exponent}" if exponent else "")
+
+
+def same_unit(first: str, second: str) -> bool:
+    """True if two canonical units do not contradict each other: one is missing, or they are the same."""
+    return not first or not second or first == second
+
+
+def _word(word: str) -> str:
+    low = word.lower()
+    for form in (low, low.removesuffix("s"), low.removesuffix("es")):
+        if form in _SAME:
+            return _SAME[form]
+    return low.removesuffix("s") if len(low) > 3 else low
+
+
+def _split_behind(text: str) -> Measured:
+    """Take a unit off the end, if a number stands before it."""
+    for start in (found.start() for found in _START.finditer(text)):
+        found = _BEHIND.fullmatch(text, start)
+        if found is not None:
+            return _taken_off(text, text[:start], found["unit"])
+    return Measured(text, "")
+
+
+def _taken_off(text: str, amount: str, unit: str) -> Measured:
+    words = [word.lower() for word in _WORD.findall(unit.replace("\\text", " "))]
+    factor = Fraction(1)
+    while words and words[0] in _MULTIPLIERS:
+        factor *= _MULTIPLIERS[words.pop(0)]
+        unit = _FIRST_WORD.sub(" ", unit, count=1)
+    in_text = "\\text" in unit
+    if any(word in _NO_UNIT for word in words) or not (in_text or _PLAIN_NUMBER_END.search(amount)):
+        return Measured(text, "")
+    if words and not in_text and unit.replace(" ", "") not in _COMPOUND:
+        least = 3 if unit[:1].isspace() and "/" not in unit[:2] else 4
+        if len(words[0]) < least and words[0] not in _SHORT:
+            return Measured(text, "")
+    return Measured(amount.rstrip(), canonical(unit), factor)
