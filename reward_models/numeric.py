@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import re
 from fractions import Fraction
+from typing import NamedTuple
 
-from reward_models.answers.exact import Number, normalise, read_number, split_name, visible
+from reward_models.answers.numbers import read_number
 from reward_models.errors import VerifierError
+from reward_models.quantity import Quantity, read_quantity, same_kind
 from reward_models.stated_answer import AnswerPlace, AnswerReader, shown, unreadable
 from reward_models.verdict import Verdict
 
@@ -22,7 +24,8 @@ class NumericVerifier:
     since 120006 is not 120000; only an `abs_tol` that was given on purpose does. Write 5.0 for a measured five.
 
     Numbers are decimals, fractions, mixed numbers and scientific notation, as text or LaTeX; infinity and "nan" are
-    none. A percent sign is read as a unit or as 1/100, whichever the other side needs.
+    none. A percent sign is read as a unit or as 1/100, whichever the other side needs. Any other unit and a currency
+    sign are ignored on one side; two must be the same, nothing is converted.
 
     Args:
         rel_tol: relative to the reference. The default accepts a value rounded to seven significant digits.
@@ -50,17 +53,22 @@ class NumericVerifier:
 
     def check(self, response: str, reference: str) -> Verdict:
         """Judge one response; never raises on text."""
-        gold_text = _bare(reference)
-        gold = read_number(gold_text)
+        gold_quantity = read_quantity(reference)
+        gold = _value(gold_quantity)
         if gold is None:
             return unreadable(reference, "a finite number")
         found = self._reader.read(response)
         if found is None:
             return self._reader.missing()
-        answer = read_number(_bare(found.text))
+        quantity = read_quantity(found.text)
+        answer = _value(quantity)
         if answer is None:
             return Verdict.wrong(shown(found.text), f"{found.rule}; the answer is no finite number")
-        is_count = _INTEGER.fullmatch(gold_text) is not None
+        if not same_kind(quantity, gold_quantity):
+            return Verdict.wrong(
+                shown(found.text), f"{found.rule}; the unit is {quantity.unit}, not {gold_quantity.unit}"
+            )
+        is_count = _INTEGER.fullmatch(gold_quantity.number) is not None
         rel_tol = Fraction(0) if is_count else _exact(self.rel_tol)
         equal = any(self._close(value, target, rel_tol) for value, target in _readings(answer, gold))
         limits = f"abs_tol={self.abs_tol:g}" if is_count else f"rel_tol={self.rel_tol:g}, abs_tol={self.abs_tol:g}"
@@ -75,11 +83,19 @@ class NumericVerifier:
         return abs(value - target) <= max(_exact(self.abs_tol), rel_tol * abs(target))
 
 
-def _bare(text: str) -> str:
-    return split_name(normalise(visible(text)))[1]
+class _Number(NamedTuple):
+    """An exact number; `percent` if it has a percent sign, which is not in `value`."""
+
+    value: Fraction
+    percent: bool
 
 
-def _readings(answer: Number, gold: Number) -> list[tuple[Fraction, Fraction]]:
+def _value(quantity: Quantity) -> _Number | None:
+    value = read_number(quantity.number.removesuffix("%").rstrip())
+    return None if value is None else _Number(value * quantity.factor, quantity.number.endswith("%"))
+
+
+def _readings(answer: _Number, gold: _Number) -> list[tuple[Fraction, Fraction]]:
     """What is compared: the numbers as they stand and, if only one has a percent sign, that one as a share."""
     readings = [(answer.value, gold.value)]
     if answer.percent != gold.percent:

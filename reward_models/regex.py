@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 
 from reward_models.errors import VerifierError
 from reward_models.stated_answer import AnswerPlace, AnswerReader, require_bool, shown, unreadable
@@ -115,6 +116,8 @@ class RegexVerifier:
         if len(pattern) > MAX_PATTERN_CHARS:
             return None, f"it has {len(pattern)} characters, at most {MAX_PATTERN_CHARS}"
         try:
-            return re.compile(pattern, self._flags), ""
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # of sets that later versions of `re` may read otherwise
+                return re.compile(pattern, self._flags), ""
         except (re.error, OverflowError, RecursionError) as error:
             return None, str(error)

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reward_models.integer import IntegerVerifier, canonical_integer
+from reward_models.integer import IntegerVerifier, integer_of
+from reward_models.quantity import read_quantity
 from reward_models.verdict import Outcome
 
 
@@ -54,7 +55,6 @@ def test_minus_seven(answer: str) -> None:
         "7.5",
         "14/2",
         "7%",
-        "7 cm",
         "7e0",
         "7,00",
         "70,00",
@@ -72,6 +72,16 @@ def test_what_is_no_integer_is_wrong_and_a_bad_reference(answer: str) -> None:
     assert IntegerVerifier().check("\\boxed{7}", answer).outcome is Outcome.BAD_REFERENCE
 
 
+def test_a_unit_on_one_side_is_ignored_and_two_must_agree() -> None:
+    for answer in ("7 cm", r"7\text{ cm}", "$7", r"\$7.00", "7 apples", r"7^\circ"):
+        assert judge(answer, "7") is Outcome.CORRECT
+        assert judge("7", answer) is Outcome.CORRECT
+        assert judge(answer, "8") is Outcome.WRONG
+    assert judge("7 centimeters", "7 cm") is Outcome.CORRECT
+    assert judge("7 m", "7 cm") is Outcome.WRONG
+    assert judge("7 million", "7") is Outcome.WRONG
+
+
 def test_neighbours_differ_at_any_size() -> None:
     long = "1" + "0" * 100_000
     assert judge(long, long) is Outcome.CORRECT
@@ -83,7 +93,7 @@ def test_neighbours_differ_at_any_size() -> None:
 @given(st.integers(-(10**40), 10**40))
 def test_every_spelling_of_an_integer_is_that_integer(number: int) -> None:
     spellings = [str(number), f"{number:,}", f"{number:_}", f"{number:+}", f"{number:050d}"]
-    assert {canonical_integer(text) for text in spellings} == {str(number)}
+    assert {integer_of(read_quantity(text)) for text in spellings} == {str(number)}
 
 
 def test_the_verdict_says_what_was_read_and_by_which_rule() -> None:

@@ -8,6 +8,8 @@ import sys
 import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from reward_models.choice import ChoiceVerifier
 from reward_models.combine import AllOf, AnyOf
@@ -100,6 +102,26 @@ def test_ten_megabytes_of_text(verifier: Verifier, reference: str, right: str, w
         started = time.process_time()
         assert verifier.check(text, reference).outcome in Outcome
         assert time.process_time() - started < 30
+
+
+PIECES = r"\boxed{ } { A (B) 1 , 000 . / % \frac \text{ $ = x - [ ] ``` e5 option #### cm or Answer: * ( ) inf".split()
+PIECES += [" ", "\n", "```json\n", '"', "\ud800", "\u202f"]
+TEXTS = st.lists(st.sampled_from(PIECES), max_size=20).map("".join)
+
+
+@given(TEXTS, TEXTS)
+def test_texts_of_pieces_give_an_outcome(first: str, second: str) -> None:
+    for verifier, reference, right, _ in CASES.values():
+        for response in (first, f"\\boxed{{{first}}}", f"#### {first}"):
+            assert verifier.check(response, second).outcome in Outcome
+            assert verifier.check(response, reference).outcome in (Outcome.CORRECT, Outcome.WRONG, Outcome.NO_ANSWER)
+        assert verifier.check(right, second).outcome is not Outcome.ERROR
+
+
+@given(TEXTS)
+def test_a_reference_that_can_be_read_equals_itself(text: str) -> None:
+    for kind in (IntegerVerifier, ExactVerifier, ChoiceVerifier, NumericVerifier):
+        assert kind(extraction="whole").check(text, text).outcome in (Outcome.CORRECT, Outcome.BAD_REFERENCE)
 
 
 def test_options_are_given_by_name() -> None:
