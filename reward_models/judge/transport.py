@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ from reward_models.judge.waiting import asked_wait, backoff
 
 if TYPE_CHECKING:
     import openai
+
+logger = logging.getLogger(__name__)
 
 # Waiting helps against these; everything else would come back the same.
 RETRIED = frozenset(
@@ -138,8 +141,9 @@ class Transport:
                 else:
                     return self._failure(error)
                 continue
-            self._remember(with_schema=with_schema, limit_name=limit_name)
             reply = read_completion(raw.content)
+            if reply.outcome is not JudgeOutcome.SERVER_ERROR:
+                self._remember(with_schema=with_schema, limit_name=limit_name)
             self._tally.add_usage(reply.prompt_tokens, reply.completion_tokens)
             if reply.outcome is not JudgeOutcome.OK:
                 reply = Reply(reply.outcome, self._clean(reply.text), reply.prompt_tokens, reply.completion_tokens)
@@ -165,6 +169,12 @@ class Transport:
         """
         self._limit_name = limit_name
         if self._may_drop_schema:
+            if not with_schema:
+                logger.warning(
+                    "the judge's server at %s takes no JSON schema: answers are read from free text. "
+                    "structured: off asks for none from the start",
+                    self.base_url,
+                )
             self._uses_schema, self._may_drop_schema = with_schema, False
 
     def _failure(self, error: openai.APIStatusError) -> _Attempt:

@@ -237,7 +237,7 @@ def test_an_order_that_failed_leaves_the_pair_out(server):
 
 
 @pytest.mark.parametrize("model", ["no-schema", "no-schema-422"])
-def test_a_server_without_schemas_is_asked_without_and_that_is_remembered(server, model):
+def test_a_server_without_schemas_is_asked_without_and_that_is_remembered(server, model, caplog):
     with Judge(server.settings(model=model, concurrency=1)) as judge:
         judgements = judge.score_many("anything", [f"do: score 0.{i}" for i in range(5)])
         judgements += judge.score_many("anything", ["do: score 0.9"])
@@ -245,6 +245,7 @@ def test_a_server_without_schemas_is_asked_without_and_that_is_remembered(server
         assert (judge.counts().requests, judge.counts().retries) == (7, 0)
     with_schema = ["response_format" in request["body"] for request in server.requests()]
     assert with_schema == [True] + [False] * 6
+    assert len([record for record in caplog.records if "takes no JSON schema" in record.message]) == 1
 
 
 def test_many_at_once_find_out_together(server):
@@ -258,6 +259,12 @@ def test_a_schema_that_is_asked_for_is_not_dropped(server):
     [judgement], counts = score(server, ["score 0.5"], model="no-schema", structured="json_schema")
     assert (judgement.outcome, counts.requests) == (JudgeOutcome.BAD_REQUEST, 1)
     assert "response_format is not supported" in judgement.reason
+
+
+def test_garbage_of_a_gateway_says_nothing_about_schemas(server):
+    with Judge(server.settings(model="no-schema-after-garbage", max_retries=1)) as judge:
+        [judgement] = judge.score_many("anything", ["do: times 1 garbage then score 0.5"])
+        assert (judgement.value, judge.counts().requests) == (0.5, 3)
 
 
 def test_once_a_schema_was_taken_a_rejection_is_about_the_question(server):
