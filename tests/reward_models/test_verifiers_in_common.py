@@ -97,15 +97,17 @@ def test_any_text_gives_an_outcome(verifier: Verifier, reference: str, right: st
 @every_case
 def test_ten_megabytes_of_text(verifier: Verifier, reference: str, right: str, wrong: str) -> None:
     """Right at the end, so that all of it is read; CPU seconds, far above what is needed, catch quadratic time."""
-    for filling in ("{[(", "\\boxed{x} "):
-        text = filling * (10_000_000 // len(filling)) + "\n" + right
-        started = time.process_time()
-        assert verifier.check(text, reference).outcome in Outcome
-        assert time.process_time() - started < 30
+    filling = "\\boxed{x} {[( "
+    text = filling * (10_000_000 // len(filling)) + "\n" + right
+    started = time.process_time()
+    assert verifier.check(text, reference).outcome in Outcome
+    assert time.process_time() - started < 60
 
 
-PIECES = r"\boxed{ } { A (B) 1 , 000 . / % \frac \text{ $ = x - [ ] ``` e5 option #### cm or Answer: * ( ) inf".split()
-PIECES += [" ", "\n", "```json\n", '"', "\ud800", "\u202f"]
+PIECES = [
+    "\\boxed{", "}", "{", "A", "(B)", "1", ",", "000", ".", "/", "%", "\\frac", "\\text{", "$", " ", "\n", "=", "x", "-", "[",
+    "]", "```json\n", "```", '"', "e5", "option ", "####", "\ud800", "\u202f", "cm", "or", "Answer: ", "*", "(", ")", "inf",
+]  # fmt: skip
 TEXTS = st.lists(st.sampled_from(PIECES), max_size=20).map("".join)
 
 
