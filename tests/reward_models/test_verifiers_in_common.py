@@ -100,13 +100,14 @@ def test_ten_megabytes_of_text(verifier: Verifier, reference: str, right: str, w
     filling = "\\boxed{x} {[( "
     text = filling * (10_000_000 // len(filling)) + "\n" + right
     started = time.process_time()
-    assert verifier.check(text, reference).outcome in Outcome
+    assert verifier.check(text, reference).outcome in (Outcome.CORRECT, Outcome.WRONG, Outcome.NO_ANSWER)
     assert time.process_time() - started < 60
 
 
 PIECES = [
-    "\\boxed{", "}", "{", "A", "(B)", "1", ",", "000", ".", "/", "%", "\\frac", "\\text{", "$", " ", "\n", "=", "x", "-", "[",
-    "]", "```json\n", "```", '"', "e5", "option ", "####", "\ud800", "\u202f", "cm", "or", "Answer: ", "*", "(", ")", "inf",
+    "\\boxed{", "}", "{", "A", "(B)", "1", ",", "000", ".", "/", "%", "\\frac", "\\text{", "$", " ", "\n", "=", "x",
+    "-", "[", "]", "```json\n", "```", '"', "e5", "option ", "####", "\ud800", "\u202f", "cm", "or", "Answer: ", "*",
+    "(", ")", "inf",
 ]  # fmt: skip
 TEXTS = st.lists(st.sampled_from(PIECES), max_size=20).map("".join)
 
