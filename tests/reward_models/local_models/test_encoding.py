@@ -103,6 +103,12 @@ def test_the_limit_is_the_smaller_of_tokenizer_and_model() -> None:
     assert context_limit(tokenizer, LlamaConfig(max_position_embeddings=512)) == 100
 
 
+def test_there_is_no_limit_where_neither_states_one() -> None:
+    from transformers import BloomConfig  # positions of any number
+
+    assert context_limit(tiny_tokenizer(), BloomConfig()) is None
+
+
 @pytest.mark.parametrize(
     ("prompt", "problem"),
     [
