@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from reward_models.answers.boxes import last_box
@@ -66,6 +66,9 @@ class ExplorationFunction:
         if log_metric is not None and scores:
             log_metric(f"exploration/{self.__name__}/gated", sum(s == 0.0 for s in fixed.values()) / len(scores))
             log_metric(f"exploration/{self.__name__}/failed", sum(s is None for s in paid.values()) / len(scores))
+            own: Callable[[], Mapping[str, float]] | None = getattr(self.exploration, "metrics", None)
+            for key, value in ({} if own is None else own()).items():
+                log_metric(f"exploration/{self.__name__}/{key}", value)
         return scores
 
     def _fixed(self, texts: list[Any]) -> dict[int, float | None]:
@@ -92,7 +95,7 @@ class ExplorationFunction:
         if many is None:
             found: Sequence[Any] = [self.exploration.score(*pair) for pair in zip(responses, tokens, strict=True)]
         else:
-            found = many(responses, tokens) if responses else []
+            found = many(responses, tokens)
         if len(found) != len(responses):
             raise VerifierError(
                 f"{self.__name__}.score_many returned {len(found)} scores for {len(responses)} responses; "
@@ -126,7 +129,9 @@ def as_exploration_func(
     which gates by itself. `decode` turns token ids into text, to find the tokens before the answer; for example
     `functools.partial(tokenizer.decode, skip_special_tokens=True)`. Without it their number is estimated from the
     share of characters. Where the exploration reward has a method
-    `score_many(responses, token_counts) -> list[float | None]` it is asked once per call.
+    `score_many(responses, token_counts) -> list[float | None]` it is asked once per call, also for no responses; where
+    it has a method `metrics() -> dict[str, float]`, which tells of its last call under keys that are always the same,
+    these are logged as `exploration/<name>/<key>`.
 
     A None of the exploration reward itself (a judge that failed) is left out by RLSPTrainer; TRL's own trainers sum
     over what is there, so for them it is no bonus, counted as `exploration/<name>/failed`.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from reward_models.errors import VerifierError
-from reward_models.judge import EFFORT, Judge, JudgeCounts, Judgement, JudgeSettings
+from reward_models.judge import EFFORT, Judge, JudgeCounts, Judgement, JudgeOutcome, JudgeSettings
 
 
 class JudgedEffort:
@@ -62,6 +63,19 @@ class JudgedEffort:
         """Return u for each response, None where the judge gave none; `last_judgements` holds the reasons."""
         self.last_judgements = self.judge.score_many(self.criterion, responses)
         return [judgement.value for judgement in self.last_judgements]
+
+    def metrics(self) -> dict[str, float]:
+        """Of the last call: the share of each outcome, the share answered from disk, and tokens per judgement."""
+        count = max(1, len(self.last_judgements))
+        outcomes = Counter(judgement.outcome for judgement in self.last_judgements)
+        tokens = sum(
+            (judgement.prompt_tokens or 0) + (judgement.completion_tokens or 0)
+            for judgement in self.last_judgements
+            if not judgement.cached
+        )
+        shares = {str(outcome): outcomes[outcome] / count for outcome in JudgeOutcome}
+        cached = sum(judgement.cached for judgement in self.last_judgements)
+        return {**shares, "cached": cached / count, "tokens": tokens / count}
 
     def counts(self) -> JudgeCounts:
         """What the judge has done so far."""

@@ -148,11 +148,25 @@ def test_a_reward_that_can_is_asked_once_for_those_that_matter(outcome: RewardFu
     assert logged == {"exploration/Many/gated": 0.25, "exploration/Many/failed": 0.25}
 
 
-def test_a_reward_is_not_asked_for_nothing(outcome: RewardFunction) -> None:
-    many = Many([0.25])
+class Measured(Many):
+    """Tells of its last call."""
+
+    def metrics(self) -> dict[str, float]:
+        return {"asked": float(len(self.seen[-1][0]))}
+
+
+def test_what_a_reward_tells_of_its_last_call_is_logged_also_for_nothing(outcome: RewardFunction) -> None:
+    # Every rank must log the same keys, and the numbers of an earlier call must not come again.
+    measured = Measured([0.25])
+    effort = as_exploration_func(measured, outcome=outcome, decode=decode)
+    logged: dict[str, float] = {}
+    call(outcome, [RIGHT], answer=[REFERENCE])
+    assert call(effort, [RIGHT], log_metric=logged.__setitem__) == [0.25]
+    assert logged["exploration/Measured/asked"] == 1.0
+    measured.scores = []
     call(outcome, [NONE], answer=[REFERENCE])
-    assert call(as_exploration_func(many, outcome=outcome, decode=decode), [NONE]) == [0.0]
-    assert many.seen == []
+    assert call(effort, [NONE], log_metric=logged.__setitem__) == [0.0]
+    assert logged["exploration/Measured/asked"] == 0.0
 
 
 @pytest.mark.parametrize("score", [1.5, -0.1, math.nan, math.inf, "0.5", True, [0.5], object()])

@@ -80,6 +80,12 @@ def test_as_a_reward_function_of_trl(effort, server):
     scores = function(["q"] * 3, completions, [[1, 2]] * 3, answer=["secret"] * 3, log_metric=metrics.__setitem__)
     assert scores == [0.5, None, 0.25]
     assert metrics["exploration/JudgedEffort/failed"] == pytest.approx(1 / 3)
+    assert metrics["exploration/JudgedEffort/ok"] == pytest.approx(2 / 3)
+    assert metrics["exploration/JudgedEffort/truncated"] == pytest.approx(1 / 3)
+    assert metrics["exploration/JudgedEffort/refused"] == metrics["exploration/JudgedEffort/cached"] == 0.0
+    assert metrics["exploration/JudgedEffort/tokens"] == effort.counts().prompt_tokens / 3 + (
+        effort.counts().completion_tokens / 3
+    )
     assert "secret" not in str(server.requests())
 
 
