@@ -19,11 +19,12 @@ _NO_TEXT = frozenset({"Cc", "Cs"})
 
 
 class MathVerifier:
-    r"""Compares the stated answer with the reference: as text, as exact numbers, then by math-verify.
+    r"""Compares the stated answer with the reference by the rules of `reward_models.answers.compare`.
 
-    Nothing is tolerated that mathematics does not grant: 0.5 is not 50, 50.004 is not 50. What algebra must
-    not see (`reward_models.answers.limits`) is wrong unless it equals the reference as text. The algebra may still
-    take for ever: the verifier belongs into a `VerifierPool` wherever answers come from a model.
+    Nothing is tolerated that mathematics does not grant: 0.5 is not 50, 50.004 is not 50, 3.1416 is not \pi. What must
+    not be computed (`reward_models.answers.limits`) is wrong unless it equals the reference as text. What none of our
+    readers reads goes to math-verify, which may take for ever: the verifier belongs into a `VerifierPool` wherever
+    answers come from a model.
 
     Args:
         extraction: "boxed" reads `\boxed{...}` alone; "marked" also a stated answer field; "lenient" also the
@@ -31,6 +32,8 @@ class MathVerifier:
         thinking_end: only the text behind the last one counts; None if the model does not mark it.
         box: "last" takes the last box with balanced braces; "first" the first box with at most one level of
             braces, as the released RLSP trainer did.
+        integers_only: for benchmarks such as AIME: references and answers are single integers, compared digit by
+            digit; any other reference is bad, any other answer wrong.
 
     Raises:
         VerifierError: an option has a value that does not exist.
@@ -70,7 +73,9 @@ class MathVerifier:
             return None
         response = reference if "\\boxed" in reference else f"\\boxed{{{reference}}}"
         found = extract(after_thinking(response, self.thinking_end), self.extraction, self.box)
-        return response if found is not None and found.text and found.text.strip() in reference else None
+        if found is None or not (found.text == reference.strip() or same_answer(reference, found.text).equal):
+            return None
+        return response
 
     def _reference_problem(self, reference: str) -> str | None:
         problem = reference_problem(reference)

@@ -8,7 +8,7 @@ scalars by their values, or by math-verify where our reader does not read them. 
   equals neither. Named values equal bare ones in the order of their names: `x=1, y=2` is `1,2` and `(1,2)`.
 - A set with one element, and a named value, equal the value itself; `y = 2x+5` equals `2x+5`.
 - Two equations are equal if their sides' differences are proportional; inequalities if by a positive factor.
-- Matrices equal in shape and cells; a row is no column, and neither is a tuple.
+- Matrices equal in shape and cells; a row is no column, and neither is a tuple. `[[1,2],[3,4]]` is a matrix.
 """
 
 from __future__ import annotations
@@ -111,8 +111,11 @@ def _same_shape(first: Shape, second: Shape) -> Decision:
         return _named_against_bare(first, second)
     if isinstance(second, Named):
         return _named_against_bare(second, first)
-    if isinstance(first, Matrix) and isinstance(second, Matrix):
-        return Decision(_same_matrix(first, second), "compared as matrices")
+    if isinstance(first, Matrix) or isinstance(second, Matrix):
+        one, two = _as_matrix(first), _as_matrix(second)
+        return (
+            _OTHER_STRUCTURE if one is None or two is None else Decision(_same_matrix(one, two), "compared as matrices")
+        )
     if isinstance(first, (Several, Sequence)) or isinstance(second, (Several, Sequence)):
         return _same_collections(first, second)
     if isinstance(first, Combined) and isinstance(second, Combined) and first.signs == second.signs:
@@ -195,6 +198,9 @@ def _is_set(shape: Sequence) -> bool:
 
 
 def _same_sequences(first: Sequence, second: Sequence) -> bool:
+    for one, other in ((first, second), (second, first)):
+        if _is_set(one) and not _is_set(other) and len(one.items) == 1:
+            return _equal(one.items[0], other)
     if (first.opening, first.closing) != (second.opening, second.closing):
         return False
     if _is_set(first):
@@ -231,6 +237,14 @@ def _named_in_order(named: Several, bare: tuple[Shape, ...]) -> bool:
     if any(isinstance(item, (Named, Relation)) for item in bare):
         return False
     return _paired(tuple(item.value for item in named.items if isinstance(item, Named)), bare)
+
+
+def _as_matrix(shape: Shape) -> Matrix | None:
+    """A matrix, or a list of lists, which is how plain text writes one."""
+    if not isinstance(shape, Sequence):
+        return shape if isinstance(shape, Matrix) else None
+    rows = [item.items for item in shape.items if isinstance(item, Sequence) and item.opening == "["]
+    return Matrix("p", tuple(rows)) if shape.opening == "[" and len(rows) == len(shape.items) > 0 else None
 
 
 def _same_matrix(first: Matrix, second: Matrix) -> bool:
@@ -320,6 +334,9 @@ def same_scalar(first: str, second: str) -> Decision:
     decision = _without_parts(first, second)
     if decision is not None:
         return decision
+    whole = read_or_none(first), read_or_none(second)
+    if whole[0] is not None and whole[1] is not None and same_value(whole[0], whole[1], _digits(first + second)):
+        return Decision(True, "compared by value")
     one, two = split_unit(first), split_unit(second)
     if not same_unit(one.unit, two.unit):
         return Decision(False, "the units differ")
@@ -332,7 +349,7 @@ def same_scalar(first: str, second: str) -> Decision:
 
 
 def _same_nodes(first: str, second: str, one: Node, two: Node, factor: Fraction) -> bool:
-    digits = sum(character.isdigit() for character in first + second)
+    digits = _digits(first + second)
     scaled = one if factor == 1 else Node("mul", (one, Node("number", (), factor)))
     if same_value(scaled, two, digits):
         return True
@@ -343,3 +360,7 @@ def _same_nodes(first: str, second: str, one: Node, two: Node, factor: Fraction)
             hundredfold = Node("mul", (value, Node("number", (), Fraction(100))))
             return same_value(hundredfold, other, digits)
     return False
+
+
+def _digits(text: str) -> int:
+    return sum(character.isdigit() for character in text)

@@ -19,6 +19,7 @@ from reward_models.answers.structures import (
     Several,
     Shape,
     as_name,
+    is_membership,
     is_simple_name,
     read_or_none,
 )
@@ -75,14 +76,15 @@ def as_real_set(shape: Shape) -> RealSet | None:
         return inner._replace(name=shape.name, sure=inner.sure or is_membership(shape))
     if isinstance(shape, Combined):
         return _combined(shape)
-    if isinstance(shape, Several) and all(isinstance(item, Relation) for item in shape.items):
+    if isinstance(shape, Several) and all(_is_condition(item) for item in shape.items):
         return _conditions(shape)
     return None
 
 
-def is_membership(shape: Named) -> bool:
-    """True for `x \\in S`."""
-    return shape.equation is not None and shape.equation.signs == ("∈",)
+def _is_condition(shape: Shape) -> bool:
+    if isinstance(shape, Several):
+        return all(_is_condition(item) for item in shape.items)
+    return isinstance(shape, Relation) or (isinstance(shape, Named) and is_membership(shape))
 
 
 def same_real_set(first: RealSet, second: RealSet) -> bool:
@@ -168,14 +170,16 @@ def _half_line(sign: str, end: End) -> tuple[Piece, ...]:
 
 
 def _conditions(shape: Several) -> RealSet | None:
-    """`x < 1 or x > 3` is a union, `x > 1, x \\ne 2` an intersection."""
+    """`x < 1 or x > 3` is a union, `x > 1, x \\ne 2` an intersection; a comma between disjoint sets joins them."""
     sets = [as_real_set(item) for item in shape.items]
     known = [one for one in sets if one is not None]
     if len(known) != len(sets) or len({one.name for one in known}) != 1:
         return None
     pieces = known[0].pieces
     for one in known[1:]:
-        pieces = _tidy([*pieces, *one.pieces]) if shape.joint == "or" else _intersection(pieces, one.pieces)
+        common = _intersection(pieces, one.pieces)
+        joins = shape.joint == "or" or (shape.joint == "," and not common)
+        pieces = _tidy([*pieces, *one.pieces]) if joins else common
     return RealSet(pieces, known[0].name, True)
 
 

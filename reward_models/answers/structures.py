@@ -47,10 +47,15 @@ _NAME_WITHOUT_DIGITS = re.compile(r"_\s*(?:\{[^{}]*\}|[0-9A-Za-z])|\^\s*\{?\s*-\
 _SIMPLE_NAME = re.compile(
     r"(?:\\[A-Za-z]+|[A-Za-z])(?:_(?:\{[^{}]*\}|[0-9A-Za-z]))?'*(?:(?:\^\{?-1\}?)?\s*\([A-Za-z](?:,\s*[A-Za-z])*\))?"
 )
-_WORD_NAME = re.compile(r"(?:\\text\s*\{[^{}]*\}|[A-Za-z]{3,}|\s)+")
+_WORD_NAME = re.compile(r"(?:\\text\s*\{[^{}]*\}|[A-Za-z]{4,}|\s)+")
 _SEGMENT_NAME = re.compile(
     r"(?:m\s*)?(?:\\(?:angle|triangle|overline|measuredangle)\s*)?\|?\{?\s*[A-Z]{1,4}\s*\}?\|?|\\frac\s*\{d[a-z]\}\s*\{d[a-z]\}"
 )
+
+
+# What binds less comes first: `a=1, b=2 or a=2, b=1` are two pairs.
+_SEPARATORS = (frozenset({";"}), frozenset({"or"}), frozenset({",", "and"}))
+_SYSTEM = re.compile(r"\\begin\s*\{(cases|aligned|align\*?|gathered)\}(?P<body>[^&]*)\\end\s*\{\1\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +121,8 @@ Shape = Scalar | Several | Sequence | Matrix | Relation | Named | Combined
 def read_shape(text: str, *, bare: bool = True) -> Shape:
     """Take a normalised answer apart; `bare` if no bracket is around it."""
     text = text.strip()
-    for separators in (frozenset({";"}), frozenset({",", "and", "or"})):
+    text = _system(text)
+    for separators in _SEPARATORS:
         parts, signs = split_top(text, separators, bare=bare)
         parts, signs = _without_empty(parts, signs)
         if len(parts) > 1:
@@ -132,6 +138,14 @@ def read_shape(text: str, *, bare: bool = True) -> Shape:
     if len(ratio) > 2 and all(ratio):
         return Sequence(":", ":", tuple(Scalar(part) for part in ratio))
     return _matrix(text) or _bracketed(text) or _scalar(text)
+
+
+def _system(text: str) -> str:
+    """The lines of a system of equations as a list."""
+    found = _SYSTEM.fullmatch(text)
+    if found is None:
+        return text
+    return ", ".join(line.strip().rstrip(",") for line in found["body"].split("\\\\") if line.strip())
 
 
 def split_top(text: str, separators: frozenset[str], *, bare: bool = False) -> tuple[list[str], list[str]]:
@@ -192,32 +206,48 @@ def _without_empty(parts: list[str], signs: list[str]) -> tuple[list[str], list[
     return kept, between
 
 
+def is_membership(shape: Named) -> bool:
+    """True for `x \\in S`."""
+    return shape.equation is not None and shape.equation.signs == ("∈",)
+
+
 def _several(parts: list[str], signs: list[str]) -> Shape:
     items = tuple(read_shape(part, bare=False) for part in parts)
     items = _flattened(items)
     joint = next((sign for sign in signs if sign in {"and", "or"}), ",")
     first = items[0]
-    if isinstance(first, Named) and all(_continues(first.name, item) for item in items[1:]):
+    if (
+        isinstance(first, Named)
+        and not is_membership(first)
+        and all(_continues(first.name, item) for item in items[1:])
+    ):
         values = tuple(item.value if isinstance(item, Named) else item for item in items)
         return Named(first.name, Several(values, joint), None)
     return Several(items, joint)
 
 
 def _flattened(items: tuple[Shape, ...]) -> tuple[Shape, ...]:
-    """`1, \\pm 2` are three values."""
+    """`1, \\pm 2` and `1, 2 or 3` are three values; `a=1, b=2 or a=2, b=1` are two pairs."""
     flat: list[Shape] = []
     for item in items:
-        if isinstance(item, Several) and item.joint == "±":
+        if isinstance(item, Several) and not _are_different_things(item):
             flat.extend(item.items)
-        elif isinstance(item, Named) and isinstance(item.value, Several) and item.value.joint == "±":
+        elif isinstance(item, Named) and isinstance(item.value, Several):
             flat.extend(Named(item.name, value, None) for value in item.value.items)
         else:
             flat.append(item)
     return tuple(flat)
 
 
+def _are_different_things(shape: Several) -> bool:
+    names = [item.name for item in shape.items if isinstance(item, Named)]
+    return len(set(names)) > 1 or any(isinstance(item, Relation) for item in shape.items)
+
+
 def _continues(name: str, item: Shape) -> bool:
-    return item.name == name if isinstance(item, Named) else isinstance(item, (Scalar, Sequence))
+    if isinstance(item, Named):
+        return item.name == name and not is_membership(item)
+    return isinstance(item, (Scalar, Sequence))
 
 
 def _relation(relation: Relation) -> Shape:

@@ -5,7 +5,7 @@ Policies:
   neither `6 m` nor `6 \text{ cm}^2`. Nothing is converted.
 - A unit is `\text{...}` with letters, a currency sign, a degree sign, or plain words behind the number: words of three
   letters and more that a space parts from it, of four and more that do not, and the shorter ones of a list. `5ab` is
-  a product. Words that say something (is, or, not, if, ...) make no unit.
+  a product, `5 m` may be either. Words that say something (is, or, not, if, ...) make no unit.
 - `thousand`, `million` and the like multiply; `dozen` is a unit.
 """
 
@@ -30,6 +30,7 @@ _NO_UNIT_TEXT = (
 )
 _NO_UNIT = frozenset(_NO_UNIT_TEXT.split())
 # Units that begin with a letter which is a variable elsewhere.
+_SINGLE = frozenset({"m", "g", "s", "h", "l"})
 _COMPOUND = frozenset({"m/s", "m/s^2", "m/s^{2}", "g/ml", "g/L", "m/min", "m/h", "g/cm^3", "g/cm^{3}", "cm/s", "N/m"})
 _MULTIPLIERS = {
     "hundred": 100,
@@ -143,6 +144,8 @@ def _taken_off(text: str, amount: str, unit: str) -> Measured:
     in_text = "\\text" in unit
     if any(word in _NO_UNIT for word in words) or not (in_text or _PLAIN_NUMBER_END.search(amount)):
         return Measured(text, "")
+    if words == [unit.strip()] and unit[:1].isspace() and words[0] in _SINGLE:
+        return Measured(amount.rstrip(), words[0], factor)
     if words and not in_text and unit.replace(" ", "") not in _COMPOUND:
         least = 3 if unit[:1].isspace() and "/" not in unit[:2] else 4
         if len(words[0]) < least and words[0] not in _SHORT:

@@ -55,13 +55,14 @@ _CLAUSE_ENDS_TEXT = (
 _CLAUSE_ENDS = frozenset(_CLAUSE_ENDS_TEXT.split())
 _CALCULATION = re.compile(r"(?P<work>.+)=\s*(?P<result>[^=]+)", re.DOTALL)
 _LABEL = re.compile(rf"[A-Za-z][A-Za-z ,']*:\s*(?P<result>{_STATED.pattern}(?:\s+[A-Za-z]{{3,}})*)")
+# Before the number, these make it a bound.
+_BOUNDS = frozenset({"than", "least", "most", "over", "under", "up", "exceeds", "below", "above"})
 _OPERATORS = frozenset("+*/^(-=_")
 # The number is part of an expression.
 _GOES_ON = re.compile(
     r"[A-Za-z](?![A-Za-z])|\s*[-+*/^_(:=!]|\s*(?:sqrt|pi|times|plus|minus|squared|cubed|divided|multiplied|hundred|thousand"
     r"|million|billion|trillion|dozen|percent|degrees)\b"
 )
-_FIRST_LETTER = re.compile(r"[A-Z\"']")
 
 
 def plain(text: str) -> str:
@@ -139,7 +140,7 @@ def stated_number(text: str) -> str | None:
 
 def _in_main_clause(sentence: str) -> str | None:
     first = _STATED.search(sentence)
-    if first is None or _FIRST_LETTER.match(sentence) is None:
+    if first is None:
         return None
     end = len(sentence)
     for word in _WORD.finditer(sentence, first.end()):
@@ -149,6 +150,8 @@ def _in_main_clause(sentence: str) -> str | None:
     if any(character.isdigit() for character in sentence[first.end() : end]):
         return None
     before, after = sentence[: first.start()].rstrip(), sentence[first.end() :]
+    if not _BOUNDS.isdisjoint(before.lower().split()):
+        return None
     if not _WORD.search(before) or before[-1] in _OPERATORS or _GOES_ON.match(after):
         return None
     return first[0]

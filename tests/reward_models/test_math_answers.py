@@ -185,7 +185,17 @@ def test_integers_only() -> None:
 
 
 @pytest.mark.parametrize(
-    "reference", ["80", r"\frac{1}{2}", r"(-\infty, 0] \cup [1, 2)", r"\{1,2\}", "9^9^9", r"\text{odd}", "x<3"]
+    "reference",
+    [
+        "80",
+        r"\frac{1}{2}",
+        r"(-\infty, 0] \cup [1, 2)",
+        r"\{1,2\}",
+        "9^9^9",
+        r"\text{odd}",
+        "x<3",
+        r"x \in \boxed{[0,1)}.",
+    ],
 )
 @pytest.mark.parametrize("extraction", ["boxed", "marked", "lenient"])
 def test_the_gold_response_is_correct(reference: str, extraction: str) -> None:

@@ -315,6 +315,36 @@ x² + 1 || x^2+1
 3 ± √2 || 3-\sqrt2, 3+\sqrt2
 x ≤ 3 || (-∞, 3]
 (−∞, 3) ∪ (5, ∞) || (-\infty,3)\cup(5,\infty)
+a=1, b=2 or a=2, b=1 || a=2, b=1 \text{ or } a=1, b=2
+(a,b)=(1,2) \text{ or } (2,1) || (1,2),(2,1)
+x = 1, 2 \text{ or } 3 || 1,2,3
+x=1, x=2, \text{ or } x=3 || 1,2,3
+1, 2, or 3 || 1,2,3
+x \in (1,2) \text{ or } x \in (3,4) || (1,2) \cup (3,4)
+1<x<2, 3<x<4 || (1,2) \cup (3,4)
+\{(1,2)\} || (1,2)
+[[1,2],[3,4]] || \begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}
+\begin{cases} x=1 \\ y=2 \end{cases} || x=1, y=2
+100 m || 100
+100 m || 100m
+2 s || 2s
+the answer is 42 || 42
+24 \mathrm{~km}/\mathrm{h} || 24
+V_{1}:V_{2}=11:21 || 11:21
+V_{1}:V_{2}=11:21 || \frac{11}{21}
+S=\{1,2\} || \{1,2\}
+10\frac{1}{2}\% || 10.5
+\frac{\pi}{6}+2\pi n, n \in \mathbb{Z} || \frac{\pi}{6}+2n\pi, n \in \mathbb{Z}
+\sqrt[3]{x^2} || x^{2/3}
+6.02\times10^{23} || 6.02e23
+p = -1 \text{ and } p = \dfrac{15}{8} || -1, \frac{15}{8}
+x_1 = 1, x_2 = 2 || 1, 2
+x = 2 \text{ or } x = 3 || x = 3 \text{ or } x = 2
+x=\frac{1\pm\sqrt5}{2} || \frac{1+\sqrt5}{2}, \frac{1-\sqrt5}{2}
+y = 3 \text{ and } x = 2 || (x,y)=(2,3)
+-1 \leq x \leq 3 || [-1,3]
+x \in [-1,3) || -1 \le x < 3
+\{x: -1\le x<3\} || [-1,3)
 """
 
 DIFFERENT = r"""
@@ -496,6 +526,25 @@ x>0, y>0 || x>0
 [a,b] || (a,b)
 a<x<b || b<x<a
 2, 3 \text{ or } 5 || 2, 3
+a=1, b=2 or a=2, b=1 || a=1, b=1 or a=2, b=2
+(1,2) \text{ or } (2,1) || (1,1),(2,2)
+There are more than 5 cats || 5
+It takes at least 5 days || 5
+[[1,2],[3,4]] || \begin{pmatrix} 1 & 3 \\ 2 & 4 \end{pmatrix}
+[1,2] || \begin{pmatrix} 1 & 2 \end{pmatrix}
+100 m || 100 cm
+100 m || 100 s
+6m || 6
+x=1, y=2 || x=2, y=1
+x=1, y=2 || (2,1)
+x = 1, 2 || x = 1, 3
+x>1 \text{ and } x<2 || x>1 \text{ or } x<2
+1<x<2, 3<x<4 || (1,4)
+\{(1,2)\} || (2,1)
+V_{1}:V_{2}=11:21 || 21:11
+-1, 2 || -1
+AB=4 || AnB=4
+abc = 5 || x = 5
 """
 
 

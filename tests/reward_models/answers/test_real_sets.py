@@ -35,7 +35,7 @@ def same(first: str, second: str) -> bool:
         (r"\{x \in \mathbb{R} : x<3\}", r"(-\infty,3)"),
         (r"\{1,2\}", r"\{2,1,1\}"),
         (r"\{-1\} \cup [0,7)", r"[0,7) \cup \{-1\}"),
-        (r"\emptyset", r"x<1, x>2"),
+        (r"\emptyset", r"x<1 \text{ and } x>2"),
         (r"[\frac12, \sqrt{4})", "[0.5,2)"),
         ("0<f(x)<1", "(0,1)"),
     ],

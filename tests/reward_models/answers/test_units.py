@@ -36,7 +36,7 @@ def test_units_are_taken_off(text: str, amount: str, unit: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["5", "5ab", "5x", "6 m", "5 or 6", "x", "cups", "5 if x is odd", "2 pi", r"\sin 30^\circ"],
+    ["5", "5ab", "5x", "6 n", "5 or 6", "x", "cups", "5 if x is odd", "2 pi", r"\sin 30^\circ"],
 )
 def test_what_is_no_unit_stays(text: str) -> None:
     normalised = normalise(text)
