@@ -147,7 +147,7 @@ def _head(text: str, word: re.Match[str]) -> _Head | None:
     begin = max(0, word.start() - _MAX_CLAUSE_CHARS)
     line_break = text.rfind("\n", begin, word.start())
     before = text[begin if line_break < 0 else line_break + 1 : word.start()]
-    if (line_break >= 0 or begin == 0) and _BEFORE_LABEL.fullmatch(before):
+    if _BEFORE_LABEL.fullmatch(before):
         label = _LABEL.match(text, word.end())
         if label is None and _MARKED_UP.match(before):
             label = _HEADING.match(text, word.end())

@@ -103,6 +103,8 @@ def test_boxes_side_by_side_are_one_list(text: str, contents: list[str] | None) 
         (r'"\\boxed{\\{1, 2\\}}"', r"\{1, 2\}"),
         (r'"\\boxed{\\begin{matrix} 1 \\\\ 2 \\end{matrix}}"', r"\begin{matrix} 1 \\ 2 \end{matrix}"),
         (r'"\\boxed{\frac12}"', r"\frac12"),  # escaped by half: what is single already stays
+        (r'"\\boxed{\begin{matrix} 1 \\ 2 \end{matrix}}"', r"\begin{matrix} 1 \\ 2 \end{matrix}"),
+        (r"x \\\boxed{1 \\ 2}", r"1 \\ 2"),  # a line break before the box, none of it escaped
         (r"x \\\boxed{\begin{matrix} 1 \\ 2 \end{matrix}}", r"\begin{matrix} 1 \\ 2 \end{matrix}"),  # a line break
     ],
 )

@@ -50,6 +50,8 @@ from reward_models.answers.json_field import json_answer
         ('{"answer": [1, 2', None),
         ('{"answer": {"x": 1', None),
         ('{"answer":', None),
+        ('{"answer": ' + "[" * 3000, None),
+        ('{"reanswer": 3}', None),
         ('{"answer": "7"} and {"answer": "8', "7"),
         ("answer: 5", None),
         ("", None),
