@@ -80,7 +80,8 @@ _REASON = re.compile(
     re.IGNORECASE,
 )
 _CHANGES = re.compile(
-    r"\s*(?:[-+*/^×÷·=<>≤≥±%°!$]|\\|,?\s*(?:or|and|through|up\s+to)\b(?!\s+(?:so|we|the|that|this|it|not)\b)|to\s+[$\d]"
+    r"\s*(?:[-+*/^×÷·=<>≤≥±%°!$]|\\|to\s+[$\d]"
+    r"|[,;(]?\s*(?:or|and|alternatively|through|up\s+to)\b(?!\s+(?:so|we|the|that|this|it|not)\b)"
     r"|(?:hundred|thousand|million|billion|trillion|dozen|percent|pi|maybe|perhaps|squared|cubed|plus|minus|times)\b)",
     re.IGNORECASE,
 )

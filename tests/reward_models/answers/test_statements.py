@@ -70,6 +70,8 @@ WHOLE = [
     ("The answer is **5** or **6**", "5 or 6"),
     ("The answer is $5$ and $6$.", "5, 6"),
     ("The answer is $1$, $2$ and $3$.", "1, 2, 3"),
+    ("The answer is $5$ (or $6$).", "$5$ (or $6$)"),
+    ("The answer is $5$, alternatively $6$.", "$5$, alternatively $6$"),
     ("The answer is $5$ million.", "$5$ million"),
     ("The answer is $5$ + $3$", "$5$ + $3$"),
     ("The answer is $3$\\%", "$3$\\%"),
