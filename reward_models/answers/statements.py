@@ -52,7 +52,7 @@ _HEADING = re.compile(r"[ \t]*[*_]*[ \t]*(?=\n)")
 _MARKED_UP = re.compile(r"[\s>]*(?:#|\*\*|__)")
 _IS = re.compile(
     r"(?:\s+(?:to|for|of|here|then|now)\b[^.:;?!=\n]{0,80}?)?"
-    r"(?:\s+(?:is|must\s+be|should\s+be|will\s+be|equals|was)\b(?!n['’]t)|\s*=|(?=\s*:))"
+    r"(?:\s+(?:is|must\s+be|should\s+be|will\s+be|equals|was)\b|\s*=|(?=\s*:))"
     r"(?:\s*(?:therefore|thus|then|simply|just|clearly|indeed|exactly|equal\s+to|found\s+to\s+be"
     r"|given\s+by|as\s+follows)\b,?)*[ \t]*:?"
 )
