@@ -6,7 +6,8 @@ scalars by their values, or by math-verify where our reader does not read them. 
 - A degree sign, like a percent sign, is a unit or the factor \pi/180, whichever the other side needs.
 - An answer with several values equals only a reference with the same values. `\{1,2\}` equals the list `1,2`; a tuple
   equals neither. Named values equal bare ones in the order of their names: `x=1, y=2` is `1,2` and `(1,2)`.
-- A set with one element, and a named value, equal the value itself; `y = 2x+5` equals `2x+5`.
+- A set with one element, and a named value, equal the value itself; `y = 2x+5` equals `2x+5`. `y` and `f(x)` are one
+  name, other names differ.
 - Two equations are equal if their sides' differences are proportional; inequalities if by a positive factor.
 - Matrices equal in shape and cells; a row is no column, and neither is a tuple. `[[1,2],[3,4]]` is a matrix.
 """
@@ -295,7 +296,14 @@ def _same_relations(first: Named | Relation, second: Named | Relation) -> Decisi
 
 
 def _same_named(first: Named, second: Named) -> bool:
-    return (not first.name or not second.name or first.name == second.name) and _equal(first.value, second.value)
+    if first.name and second.name and first.name != second.name and not _are_one_function(first.name, second.name):
+        return False
+    return _equal(first.value, second.value)
+
+
+def _are_one_function(first: str, second: str) -> bool:
+    one, other = (first, second) if first == "y" else (second, first)
+    return one == "y" and other.endswith("(x)")
 
 
 def _same_statements(first: Relation, second: Relation) -> bool:

@@ -90,7 +90,7 @@ def normalise(answer: str) -> str:
     text = _plain_ascii(text)
     if "\\\\" in text and "\\begin" not in text:
         text = _DOUBLED.sub(r"\\", text)
-    text = _unbox(text)
+    text = _unbox(text.replace('\\"', '"'))  # JSON that was not decoded
     if "\\" in text or "$" in text or "~" in text or "{" in text:
         text = _latex(text)
     text = _LETTER_TIMES.sub(r"\\times ", _without_wrapping(_SPACE_RUN.sub(" ", text)))
@@ -169,7 +169,7 @@ def _without_wrapping(text: str) -> str:
     previous = None
     while text != previous:
         previous = text
-        text = text.strip().strip(_QUOTES).removeprefix('\\"').removesuffix('\\"').strip()
+        text = text.strip().strip(_QUOTES).strip()
         if text.startswith("**") and text.endswith("**") and len(text) > 4:
             text = text[2:-2]
         while text.endswith("\\\\"):

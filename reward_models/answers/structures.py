@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from reward_models.answers.expressions import Node, UnreadableError, read_expression, variables
+from reward_models.answers.units import split_unit
 from reward_models.answers.values import same_value
 
 # A list of more alternatives is no final answer.
@@ -301,12 +302,16 @@ def _name(text: str, value: str) -> str | None:
 
 
 def _is_closed(text: str) -> bool:
-    node = read_or_none(text.replace("\\$", ""))
+    node = _without_unit(text)
     return node is not None and not variables(node)
 
 
+def _without_unit(text: str) -> Node | None:
+    return read_or_none(split_unit(text).amount.replace("\\$", ""))
+
+
 def _equal_texts(first: str, second: str) -> bool:
-    one, two = read_or_none(first.replace("\\$", "")), read_or_none(second.replace("\\$", ""))
+    one, two = _without_unit(first), _without_unit(second)
     return one is not None and two is not None and same_value(one, two)
 
 
@@ -328,7 +333,7 @@ def _scaled(factor: str, cell: str) -> Shape:
 def _bracketed(text: str) -> Shape | None:
     """What stands in one pair of brackets around the whole text."""
     steps = list(_STEP.finditer(text))
-    if len(steps) < 2 or steps[0][0] not in _OPENING - {"{", "\\begin", "\\lfloor", "\\lceil"}:
+    if len(steps) < 2 or steps[0][0] not in _OPENING - {"\\begin", "\\lfloor", "\\lceil"}:
         return None
     depth = 0
     for step in steps:
@@ -339,17 +344,19 @@ def _bracketed(text: str) -> Shape | None:
         return None
     opening, closing = steps[0][0], steps[-1][0]
     inner = text[steps[0].end() : steps[-1].start()].strip()
+    if (opening, closing) == ("{", "}"):
+        if len(split_top(inner, frozenset({","}))[0]) < 2:
+            return None
+        opening, closing = "\\{", "\\}"  # a set in plain text
     return _inside(opening, closing, inner)
 
 
 def _inside(opening: str, closing: str, inner: str) -> Shape | None:
-    if opening == "\\{":
-        described, condition = split_top(inner, frozenset({"|", ":"})), None
-        if len(described[0]) == 2:
-            condition = read_shape(described[0][1])
-            variable = described[0][0].split("\\in")[0].strip()
-            if isinstance(condition, (Relation, Several)) and is_simple_name(variable):
-                return condition
+    described, _ = split_top(inner, frozenset({"|", ":"})) if opening == "\\{" else ([], [])
+    if len(described) == 2 and is_simple_name(described[0].split("\\in")[0].strip()):
+        condition = read_shape(described[1])
+        if isinstance(condition, (Relation, Several)):
+            return condition
     parts, _ = split_top(inner, frozenset({",", ";"}))
     if opening == "\\langle" and closing == "\\rangle":
         opening, closing = "(", ")"

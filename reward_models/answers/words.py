@@ -6,10 +6,10 @@ Policies:
 - A choice is one capital letter from A to J, alone, in brackets or with a mark: `(C)`, `\text{C}`, `C.`. Followed by
   the content of the choice, `(C) 12` equals the letter and the content.
 - A number in words is the number: `\text{eight}` is 8.
-- A sentence states a number if it is a plain statement with exactly one number before the first preposition or
-  conjunction that follows it ("They can save $28 if they ..."), or a calculation in words that ends in `= number`, or
-  a label in words with a number behind it (`Total cost: 50`). A sentence that guesses, denies or offers alternatives
-  states nothing, and neither does "the answer is C".
+- A sentence, the last one of several, states a number if it ends in "is" and the number ("The total is 12 cups."), or
+  has exactly one number before the first preposition or conjunction behind it ("They can save $28 if they ..."), or is
+  a calculation in words that ends in `= number`, or a label in words with a number behind it (`Total cost: 50`). One
+  that guesses, denies, bounds or offers alternatives states nothing, and neither does "the answer is C".
 """
 
 from __future__ import annotations
@@ -55,6 +55,16 @@ _CLAUSE_ENDS_TEXT = (
 _CLAUSE_ENDS = frozenset(_CLAUSE_ENDS_TEXT.split())
 _CALCULATION = re.compile(r"(?P<work>.+)=\s*(?P<result>[^=]+)", re.DOTALL)
 _LABEL = re.compile(rf"[A-Za-z][A-Za-z ,']*:\s*(?P<result>{_STATED.pattern}(?:\s+[A-Za-z]{{3,}})*)")
+_SENTENCE_END = re.compile(r"(?<=[A-Za-z0-9][.!?])\s+(?=[A-Z])")
+_PREDICATE_START = re.compile(r"\b(?:is|are|was|were|equals)\s+\\?\$?-?[0-9]")
+_PREDICATE = re.compile(
+    rf"(?P<before>.*)\b(?:is|are|was|were|equals)\s+(?P<number>{_STATED.pattern})(?P<after>(?:\s+[A-Za-z]{{2,}}){{0,4}})\s*\.?"
+)
+_NO_NOUNS_TEXT = (
+    "times more less fewer and plus minus squared cubed hundred thousand million billion dozen percent sqrt pi divided "
+    "multiplied"
+)
+_NO_NOUNS = frozenset(_NO_NOUNS_TEXT.split())
 # Before the number, these make it a bound.
 _BOUNDS = frozenset({"than", "least", "most", "over", "under", "up", "exceeds", "below", "above"})
 _OPERATORS = frozenset("+*/^(-=_")
@@ -126,6 +136,7 @@ def stated_number(text: str) -> str | None:
     words = [word.lower() for word in re.findall(r"[A-Za-z']+", sentence)]
     if len(words) < 2 or sum(len(word) > 2 for word in words) < 2 or not _HEDGES.isdisjoint(words):
         return None
+    sentence = _SENTENCE_END.split(sentence)[-1]
     label = _LABEL.fullmatch(sentence)
     if label is not None:
         return label["result"]
@@ -133,14 +144,24 @@ def stated_number(text: str) -> str | None:
     if calculation is not None:
         result = calculation["result"].strip().rstrip(".")
         return result if _STATED.match(result) and not _single_letters(sentence) else None
-    if "\\" in sentence.replace("\\$", "") or "=" in sentence or words[0] in _CLAUSE_ENDS:
+    if "\\" in sentence.replace("\\$", "") or "=" in sentence:
         return None
-    return _in_main_clause(sentence)
+    return _as_predicate(sentence) or _in_main_clause(sentence)
+
+
+def _as_predicate(sentence: str) -> str | None:
+    """The number in `... is 12 berries.` at the end, if no other is said to be anything."""
+    found = _PREDICATE.fullmatch(sentence)
+    if found is None or _PREDICATE_START.search(found["before"]):
+        return None
+    after = {word.lower() for word in _WORD.findall(found["after"])}
+    return found["number"] if after.isdisjoint(_CLAUSE_ENDS | _NO_NOUNS) else None
 
 
 def _in_main_clause(sentence: str) -> str | None:
     first = _STATED.search(sentence)
-    if first is None:
+    opening = _WORD.search(sentence)
+    if first is None or (opening is not None and opening[0].lower() in _CLAUSE_ENDS):
         return None
     end = len(sentence)
     for word in _WORD.finditer(sentence, first.end()):
