@@ -28,6 +28,11 @@ class GoldCheck:
     untried: int
     sure: bool
 
+    @property
+    def certain_failures(self) -> tuple[tuple[int, str, Verdict], ...]:
+        """The failures that mean what they say: all if `sure`, else those in which nothing could be judged."""
+        return tuple(failure for failure in self.failures if self.sure or not failure[2].is_scorable)
+
     def lines(self) -> list[str]:
         """The result in words, with the first failures."""
         text = [f"{self.outcomes[Outcome.CORRECT]} of {self.outcomes.total()} gold answers accepted"]

@@ -188,12 +188,14 @@ class _Check:
         if result is None:
             return
         self.report.part(f"Verifier {rewards.outcome.verifier}", result.lines())
-        if result.failures:
-            text = f"rewards.outcome: the verifier does not accept {len(result.failures)} gold answer(s) of data.train"
-            if result.sure:
-                self.report.problem(f"{text}; correct or remove these rows, or change data.train.reference")
-            else:
-                self.report.note(f"{text} in a box; ignore this if it reads answers in another form")
+        certain = len(result.certain_failures)
+        text = "rewards.outcome: the verifier does not accept {} gold answer(s) of data.train"
+        if certain:
+            remedy = "correct or remove these rows, or change data.train.reference or the verifier"
+            self.report.problem(f"{text.format(certain)}; {remedy}")
+        if len(result.failures) > certain:
+            doubt = "in a box; ignore this if it reads answers in another form"
+            self.report.note(f"{text.format(len(result.failures) - certain)} {doubt}")
 
     def _critic(self, config: Any, facts: ModelFacts) -> ModelFacts:
         name = config.critic_model_name_or_path

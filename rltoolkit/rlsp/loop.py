@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
+from rich.markup import escape
 from transformers import AutoModelForCausalLM
 
 from reward_models.pool import VerifierPool
@@ -48,6 +49,7 @@ __all__ = ["run_rlsp_recipe"]
 TRAIN_PHASE = "train"
 SHOWN = ("reward/outcome", "reward/exploration", "completions/mean_length", "value/explained_variance", "entropy")
 ANY_ANSWER = r"\boxed{0}"  # something to judge when only the reference is in question
+GOLD_ROWS = 100  # a verifier that does not fit the data shows at once; `rltoolkit check` looks at more
 
 
 def run_rlsp_recipe(loaded: LoadedRecipe) -> Path:
@@ -63,7 +65,8 @@ def run_rlsp_recipe(loaded: LoadedRecipe) -> Path:
     prompts = _prompts(run)
     config.require_prompts(len(prompts))
     with _pool(loaded, verifier) as pool:
-        _check_references(run, pool, prompts)
+        _check_references(run, pool, list(prompts["answer"]))
+        _check_gold(run, pool, list(prompts["answer"]))
         run = begin_run(run)
         if already_finished(run):
             return run.folder.path
@@ -102,9 +105,8 @@ def _pool(loaded: LoadedRecipe, verifier: Verifier) -> VerifierPool:
     return VerifierPool(verifier, workers=rewards.pool.workers, timeout_s=rewards.pool.timeout_s)
 
 
-def _check_references(run: Run, pool: VerifierPool, prompts: Dataset) -> None:
+def _check_references(run: Run, pool: VerifierPool, references: list[str]) -> None:
     """Ask the verifier whether it can read the references, before any weight is loaded."""
-    references = list(prompts["answer"])
     distinct = list(dict.fromkeys(references))
     verdicts = dict(zip(distinct, pool.check_many([ANY_ANSWER] * len(distinct), distinct), strict=True))
     bad = [row for row, text in enumerate(references) if verdicts[text].outcome is Outcome.BAD_REFERENCE]
@@ -117,7 +119,25 @@ def _check_references(run: Run, pool: VerifierPool, prompts: Dataset) -> None:
     )
     if len(bad) == len(references):
         raise DataError(f"{what}; check data.train.reference and rewards.outcome.verifier")
-    run.say(f"[yellow]note[/yellow] {what}; these rows are left out of the loss and counted as verdict/bad_reference")
+    left_out = "these rows are left out of the loss and counted as verdict/bad_reference"
+    run.say(f"[yellow]note[/yellow] {escape(what)}; {left_out}")
+
+
+def _check_gold(run: Run, pool: VerifierPool, references: list[str]) -> None:
+    """Say before training that the verifier calls right answers wrong; the first rows show it."""
+    gold = pool.check_gold(references[:GOLD_ROWS])
+    refused = [failure for failure in gold.certain_failures if failure[2].outcome is not Outcome.BAD_REFERENCE]
+    if not refused:
+        return
+    row, reference, verdict = refused[0]
+    tried = gold.outcomes.total()
+    what = (
+        f"the verifier does not accept {len(refused)} of {tried} gold answers, first in row {row}: "
+        f"{reference!r} is judged {verdict.outcome} ({verdict.detail})"
+    )
+    if len(refused) == tried:
+        raise DataError(f"{what}; check data.train.reference and rewards.outcome")
+    run.say(f"[yellow]note[/yellow] {escape(what)}; `rltoolkit check` lists the first of them")
 
 
 def _train_phase(

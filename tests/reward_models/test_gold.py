@@ -66,6 +66,18 @@ def test_a_verifier_of_another_form_is_not_blamed() -> None:
     result = check_gold(BoxlessVerifier(), ["42"])
     assert len(result.failures) == 1
     assert not result.sure
+    assert result.certain_failures == ()
+
+
+def test_a_verifier_that_fails_is_blamed_whatever_form_it_reads() -> None:
+    class Broken(BoxlessVerifier):
+        def check(self, response: str, reference: str) -> Verdict:
+            raise LookupError("broken")
+
+    result = check_gold(Broken(), ["42"])
+    assert not result.sure
+    assert result.certain_failures == result.failures
+    assert result.failures[0][2].outcome is Outcome.ERROR
 
 
 def test_a_gold_response_that_fails_is_an_error_of_its_row() -> None:

@@ -182,6 +182,15 @@ def test_references_that_the_verifier_cannot_read_are_named(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_verifier_that_refuses_every_gold_answer_is_named(tmp_path):
+    # These can be read but have no solution: every answer would be wrong.
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "1,2,3>99\\n", "gold": "numbers=1,2,3;target=99"}\n' * 16)
+    data = {"train": {"path": "rows.jsonl", "format": "text", "prompt": "{prompt}", "reference": "gold"}}
+    with pytest.raises(DataError, match=r"does not accept 16 of 16 gold answers, first in row 1: .*target=99"):
+        run(tmp_path / "run", "data.train.limit=null", recipe=write_recipe(tmp_path, data=data))
+    assert not (tmp_path / "run").exists()
+
+
 def test_an_empty_dataset_is_named(tmp_path):
     (tmp_path / "rows.jsonl").write_text("")
     data = {"train": {"path": "rows.jsonl", "format": "text", "prompt": "{prompt}", "reference": "answer"}}
