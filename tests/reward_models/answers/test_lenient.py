@@ -57,6 +57,7 @@ def test_a_whole_response_has_no_emphasis_and_no_end_of_turn() -> None:
         ("The increase is 50%.", "50%"),
         ("He pays $16,000 in total.", "$16,000"),
         ("It is -$40 less", "-$40"),
+        ("le prix est de 2,74 en tout", "2,74"),
         ("It is 1 1/2 cups.", "1 1/2"),
         ("the ratio 11:21 is it", "11:21"),
         ("a 3-day trip", "3"),
