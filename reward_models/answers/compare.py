@@ -84,7 +84,7 @@ def _as_choices(first: str, second: str) -> Decision | None:
         return Decision(letters[0] == letters[1], "compared as choices")
     for one, other in ((first, second), (second, first)):
         content = choice_with_content(one)
-        if content is None:
+        if content is None or choice_with_content(content[1]) is not None:
             continue
         letter = choice_letter(other)
         if letter is not None:

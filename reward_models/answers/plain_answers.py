@@ -9,6 +9,7 @@ Nothing here computes more than a fraction. Policies:
 
 from __future__ import annotations
 
+import re
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -21,6 +22,8 @@ from reward_models.answers.words import means_set, number_in_words, plain, state
 # Longer texts are compared as they stand; no rule needs to look into them.
 MAX_READ_CHARS = 2000
 _JOINTS = frozenset({",", "and", "or"})
+# `11:21` may be a ratio, `1:03` and `1:21 p.m.` are none.
+_LEADING_ZERO = re.compile(r":0[0-9]")
 _PERCENT_WORDS = ("percent", "per cent")
 
 
@@ -65,12 +68,10 @@ def same_quantity(first: Quantity, second: Quantity) -> bool:
     """Compare value, unit and percent sign by the policies above."""
     if not same_unit(first.unit, second.unit):
         return False
-    if first.value == second.value:
-        return True
     if first.percent == second.percent:
-        return False
+        return first.value == second.value
     with_sign, without = (first, second) if first.percent else (second, first)
-    return with_sign.value / 100 == without.value and not without.unit
+    return not without.unit and without.value in {with_sign.value, with_sign.value / 100}
 
 
 def _without_percent_word(amount: str) -> str | None:
@@ -96,9 +97,12 @@ def _as_numerals(first: str, second: str) -> Decision | None:
 
 def _as_clocks(first: str, second: str) -> Decision | None:
     clocks = read_clock(first), read_clock(second)
-    if clocks[0] is None or clocks[1] is None:
-        return None
-    return Decision(same_clock(clocks[0], clocks[1]), "compared as times of day")
+    if clocks[0] is not None and clocks[1] is not None:
+        return Decision(same_clock(clocks[0], clocks[1]), "compared as times of day")
+    for clock, text in zip(clocks, (first, second), strict=True):
+        if clock is not None and ":" in text and (clock.marked or _LEADING_ZERO.search(text)):
+            return Decision(False, "a time of day is no other number")
+    return None
 
 
 def decide_by_words(first: str, second: str) -> Decision | None:

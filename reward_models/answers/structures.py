@@ -48,7 +48,7 @@ _NAME_WITHOUT_DIGITS = re.compile(r"_\s*(?:\{[^{}]*\}|[0-9A-Za-z])|\^\s*\{?\s*-\
 _SIMPLE_NAME = re.compile(
     r"(?:\\[A-Za-z]+|[A-Za-z])(?:_(?:\{[^{}]*\}|[0-9A-Za-z]))?'*(?:(?:\^\{?-1\}?)?\s*\([A-Za-z](?:,\s*[A-Za-z])*\))?"
 )
-_WORD_NAME = re.compile(r"(?:\\text\s*\{[^{}]*\}|[A-Za-z]{4,}|\s)+")
+_WORD_NAME = re.compile(r"(?:\\text\s*\{[^{}]*\}|[A-Za-z]{4,}+|\s++)++")  # possessive, or it could try for ever
 _SEGMENT_NAME = re.compile(
     r"(?:m\s*)?(?:\\(?:angle|triangle|overline|measuredangle)\s*)?\|?\{?\s*[A-Z]{1,4}\s*\}?\|?|\\frac\s*\{d[a-z]\}\s*\{d[a-z]\}"
 )

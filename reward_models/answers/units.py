@@ -52,10 +52,11 @@ _POWER = re.compile(r"\^\s*\{?\s*([23])\s*\}?")
 _CURRENCY_BEFORE = re.compile(
     r"(?P<sign>[+-]?)\s*(?P<unit>(?:US\s?)?\\\$|[€£¥₹]|\\text\{\s*[€£¥₹]\s*\}|USD\s|Rs\.?\s)\s*"
 )
+# Possessive throughout, or white space could be shared out in too many ways.
 _BEHIND = re.compile(
-    r"(?P<unit>(?:\s*\\text\s*\{[^{}]*[A-Za-z€£¥₹'][^{}]*\}(?:\s*\^\s*\{?\s*-?[123]\s*\}?)?(?:\s*[/.])?)+"
+    r"(?P<unit>(?:\s*+\\text\s*+\{(?=[^{}]*[A-Za-z€£¥₹'])[^{}]*+\}(?:\s*+\^\s*+\{?\s*+-?[123]\s*+\}?+)?+(?:\s*+[/.])?+)++"
     r"|\s*\\\$|\s*[€£¥₹¢]"
-    r"|\s*/?\s*[A-Za-z][A-Za-z'-]*(?:(?:\s*/\s*|\s+|\s*\^\s*\{?[23]\}?\s*/?\s*)[A-Za-z][A-Za-z'-]*)*"
+    r"|\s*+/?+\s*+[A-Za-z][A-Za-z'-]*+(?:(?:\s*+/\s*+|\s*+\^\s*+\{?+[23]\}?+\s*+/?+\s*+|\s++)[A-Za-z][A-Za-z'-]*+)*+"
     r"(?:\s*\^\s*\{?\s*[23]\s*\}?)?)\s*"
 )
 _WORD = re.compile(r"[A-Za-z]+")
@@ -80,7 +81,7 @@ class Measured(NamedTuple):
 def split_unit(text: str) -> Measured:
     """Part a normalised answer into amount and unit."""
     before = _CURRENCY_BEFORE.match(text)
-    if before is not None and text[before.end() :]:
+    if before is not None and text[before.end() :] and not _CURRENCY_BEFORE.match(text, before.end()):
         rest = split_unit(text[before.end() :])
         currency = canonical(before["unit"])
         unit = rest.unit if rest.unit and currency in rest.unit else " ".join(filter(None, (currency, rest.unit)))

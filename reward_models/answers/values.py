@@ -34,6 +34,9 @@ MAX_DIGITS = 3000
 # A power of fractions beyond is computed to finitely many digits instead.
 MAX_EXACT_BITS = 40_000
 MAX_FACTORIAL = 999
+# Functions, roots and powers that are computed to many digits; a final answer has a few.
+MAX_FUNCTIONS = 40
+_COSTLY = frozenset({"function", "root", "factorial", "binomial", "degrees"})
 # Beyond, even the exponent of a floating-point number costs.
 MAX_LOG2 = 10**7
 
@@ -55,10 +58,16 @@ def exact_value(node: Node) -> Fraction | None:
 
 def same_value(first: Node, second: Node, digits_written: int = 0) -> bool:
     """True if two expressions are the same number, or the same function of their variables."""
+    if max(_functions(first), _functions(second)) > MAX_FUNCTIONS:
+        return False
     names = sorted(variables(first) | variables(second))
     if not names:
         return _agree(first, second, {}, DIGITS + digits_written, real=False) is True
     return _at_points(first, second, names, DIGITS + digits_written)
+
+
+def _functions(node: Node) -> int:
+    return (node.kind in _COSTLY) + sum(_functions(argument) for argument in node.args)
 
 
 def proportional(first: Node, second: Node, *, positive: bool = False) -> bool:
