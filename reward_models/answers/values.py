@@ -140,7 +140,7 @@ def _agree(first: Node, second: Node, point: dict[str, Fraction], digits: int, *
             one, two = evaluation.number(one), evaluation.number(two)
             spread = evaluation.spread()
             if 2 * digits + 30 + 2 * spread <= working:
-                return _close(evaluation, one, two, digits)
+                return _close(evaluation, one, two, digits + spread)
         except (UndefinedError, ArithmeticError):
             return None
         working = 2 * digits + 60 + 3 * spread
