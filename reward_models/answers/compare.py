@@ -361,12 +361,15 @@ def _same_nodes(first: str, second: str, one: Node, two: Node, factor: Fraction)
     scaled = one if factor == 1 else Node("mul", (one, Node("number", (), factor)))
     if same_value(scaled, two, digits):
         return True
-    for text, value, other in ((first, one, two), (second, two, one)):
-        if text.rstrip().endswith("\\degree") and not variables(value) and exact_value(other) is None:
-            return same_value(Node("degrees", (value,)), other, digits)
-        if text.rstrip().endswith("%"):
-            hundredfold = Node("mul", (value, Node("number", (), Fraction(100))))
-            return same_value(hundredfold, other, digits)
+    return _with_sign(first, one, two, digits) or _with_sign(second, two, one, digits)
+
+
+def _with_sign(text: str, value: Node, other: Node, digits: int) -> bool:
+    """Whether the other reading of a sign at the end makes values equal: a degree as a factor, a percent as a unit."""
+    if text.rstrip().endswith("\\degree") and not variables(value) and exact_value(other) is None:
+        return same_value(Node("degrees", (value,)), other, digits)
+    if text.rstrip().endswith("%"):
+        return same_value(Node("mul", (value, Node("number", (), Fraction(100)))), other, digits)
     return False
 
 
