@@ -45,7 +45,6 @@ def test_no_row_without_a_final_answer_states_one(rows: list[dict[str, Any]]) ->
     assert [row["id"] for row in cut_off if extract(row["completion"], "marked") is not None] == []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("policy", "percent", "false_positives"), [("lenient", 99.4, 4), ("marked", 98.0, 0), ("boxed", 73.0, 0)]
 )
