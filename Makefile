@@ -27,10 +27,11 @@ quickstart: setup  ## RLSP on the embedded task: imitate, explore with PPO, eval
 	$(BIN)/rltoolkit train recipes/rlsp/quickstart.yaml
 
 test: setup  ## the tests that need no network and no GPU (under 5 minutes)
-	$(PYTEST) -m "not slow and not vllm"
+	$(PYTEST) -n 2 --dist loadfile -m "not slow and not vllm"
 
 test-all: setup  ## all tests but vLLM's: two processes, whole recipes, fuzzing (under 15 minutes)
-	$(PYTEST) -m "not vllm"
+	$(PYTEST) -n 2 --dist loadfile -m "not slow and not vllm"
+	$(PYTEST) -m "slow and not vllm"
 
 test-slow: setup  ## only what test-all runs beside test
 	$(PYTEST) -m "slow and not vllm"
