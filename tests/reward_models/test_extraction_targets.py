@@ -1,8 +1,8 @@
-"""Extraction against labelled answers, where the data is present (shared/data/verifier_answers, or RLTOOLKIT_DATA)."""
+"""Extraction against labelled answers; needs the data folder."""
 
 import json
-import os
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,11 @@ import pytest
 from reward_models import MathVerifier, VerifierPool
 from reward_models.answers.extraction import ExtractionPolicy, extract
 
-DATA = Path(os.environ.get("RLTOOLKIT_DATA", Path(__file__).parents[2] / "../shared/data"))
-FILE = DATA / "verifier_answers" / "answers_public.jsonl"
-
 
 @pytest.fixture(scope="module")
-def rows() -> list[dict[str, Any]]:
-    if not FILE.is_file():
-        pytest.skip(f"no {FILE}; set RLTOOLKIT_DATA to the folder that holds verifier_answers/answers_public.jsonl")
-    return [json.loads(line) for line in FILE.read_text(encoding="utf-8").splitlines()]
+def rows(data_file: Callable[[str], Path]) -> list[dict[str, Any]]:
+    file = data_file("verifier_answers/answers_public.jsonl")
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
 def test_stated_answers_are_read_as_they_were_published(rows: list[dict[str, Any]]) -> None:

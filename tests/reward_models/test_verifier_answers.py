@@ -1,7 +1,7 @@
-"""Agreement with labelled answers, where the data is present (shared/data/verifier_answers, or RLTOOLKIT_DATA)."""
+"""Agreement with labelled answers; needs the data folder."""
 
 import json
-import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +10,13 @@ import pytest
 from reward_models import MathVerifier, Outcome, VerifierPool
 from reward_models.answers.compare import same_answer
 
-DATA = Path(os.environ.get("RLTOOLKIT_DATA", Path(__file__).parents[2] / "../shared/data"))
-FILE = DATA / "verifier_answers" / "answers_public.jsonl"
 BOXED_FORMATS = {"boxed", "several boxes", "boxed (several, some with leading zeros)"}
 
 
 @pytest.fixture(scope="module")
-def rows() -> list[dict[str, Any]]:
-    if not FILE.is_file():
-        pytest.skip(f"no {FILE}; set RLTOOLKIT_DATA to the folder that holds verifier_answers/answers_public.jsonl")
-    return [json.loads(line) for line in FILE.read_text(encoding="utf-8").splitlines()]
+def rows(data_file: Callable[[str], Path]) -> list[dict[str, Any]]:
+    file = data_file("verifier_answers/answers_public.jsonl")
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
 def test_boxed_completions(rows: list[dict[str, Any]]) -> None:
