@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from reward_models.critics.report import CriticReport, Refusal
 from reward_models.errors import VerifierError
+from reward_models.local_models.answers import number_in, one_each
 from reward_models.local_models.encoding import Reading, same_length
 from reward_models.local_models.prompts import Prompt, prompt_problem, query_name, text_problem
 
@@ -91,10 +91,12 @@ class BaseCritic(ABC):
     def _checked(self, reading: Reading) -> Reading:
         if reading.value is None:
             return Reading(None, reading.problem or "no score")
-        low, high = self.value_range
-        if math.isfinite(reading.value) and low <= reading.value <= high:
-            return reading
-        return Reading(None, f"{self._name} gave {reading.value}, expected a number in [{low}, {high}]")
+        return self._number(reading.value)
+
+    def _number(self, raw: Any) -> Reading:
+        """Read what the critic gave as a score."""
+        number = number_in(raw, *self.value_range)
+        return number if number.value is not None else Reading(None, f"{self._name} gave {number.problem}")
 
     @property
     def _name(self) -> str:
@@ -134,15 +136,8 @@ class CheckedCritic(BaseCritic):
         return type(self.critic).__name__
 
     def _score(self, prompts: Sequence[Prompt], paths: Sequence[Path]) -> list[Reading]:
-        return [self._reading(raw) for raw in self.critic.score_many(prompts, paths)]
-
-    def _reading(self, raw: Any) -> Reading:
-        if raw is None:
-            return Reading(None, "no score")
-        try:
-            return Reading(float(raw))
-        except (TypeError, ValueError):
-            return Reading(None, f"{self._name} gave {type(raw).__name__}, expected a number")
+        answers = one_each(self.critic.score_many(prompts, paths), len(paths), f"{self._name}.score_many", "states")
+        return [Reading(None, "no score") if raw is None else self._number(raw) for raw in answers]
 
 
 def checked_critic(critic: Any) -> BaseCritic:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from reward_models.errors import VerifierError
+from reward_models.local_models.answers import number_in, one_each
 from reward_models.local_models.prompts import Prompt
 from reward_models.preference.oracle import BaseOracle
 from reward_models.preference.preference import Preference
@@ -17,7 +18,8 @@ class CheckedOracle(BaseOracle):
     The oracle has `prefer_many(prompts, firsts, seconds)` with numbers, None or `Preference` as answers, or only
     `prefer(prompt, first, second)`. Each pair is asked in both orders and averaged, so that P(a, b) + P(b, a) = 1;
     how far the oracle itself is from that is in `report.order_gap` and `report.order_gap_max`. NaN, numbers outside
-    [0, 1] and what is no number leave the pair without a probability. What the oracle raises is not caught.
+    [0, 1] and what is no number (a text, a truth value) leave the pair without a probability. What the oracle raises
+    is not caught.
 
     Raises:
         VerifierError: there is neither method, or an answer is not one per pair.
@@ -39,13 +41,8 @@ class CheckedOracle(BaseOracle):
     def _ask(self, prompts: list[Prompt], firsts: list[str], seconds: list[str]) -> list[Any]:
         if not callable(getattr(self.oracle, "prefer_many", None)):
             return [self.oracle.prefer(*pair) for pair in zip(prompts, firsts, seconds, strict=True)]
-        answers = list(self.oracle.prefer_many(prompts, firsts, seconds))
-        if len(answers) != len(prompts):
-            raise VerifierError(
-                f"{type(self.oracle).__name__}.prefer_many gave {len(answers)} answers to {len(prompts)} pairs; "
-                "it must give one per pair, in order"
-            )
-        return answers
+        answers = self.oracle.prefer_many(prompts, firsts, seconds)
+        return one_each(answers, len(prompts), f"{type(self.oracle).__name__}.prefer_many", "pairs")
 
     def _average(self, forward: Any, backward: Any) -> Preference:
         name = type(self.oracle).__name__
@@ -69,10 +66,5 @@ def _probability(raw: Any) -> tuple[float | None, str]:
         return raw.probability, raw.detail
     if raw is None:
         return None, "no answer"
-    if isinstance(raw, str | bytes | bool):
-        return None, f"{raw!r}, expected a number in [0, 1]"
-    try:
-        number = float(raw)
-    except (TypeError, ValueError):
-        return None, f"{type(raw).__name__}, expected a number in [0, 1]"
-    return (number, "") if 0.0 <= number <= 1.0 else (None, f"{number}, expected a number in [0, 1]")
+    number = number_in(raw, 0, 1)
+    return number.value, number.problem

@@ -2,8 +2,13 @@
 
 import math
 from collections.abc import Sequence
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from reward_models.critics import CheckedCritic, Critic, CriticReport, Refusal, checked_critic
 from reward_models.errors import VerifierError
@@ -14,12 +19,12 @@ MESSAGES = [{"role": "user", "content": "12+30?"}]
 class Foreign:
     """A critic of somebody else: any answers, in a stated range."""
 
-    def __init__(self, answers: Sequence[object], value_range: tuple[float, float] = (-1.0, 1.0)) -> None:
+    def __init__(self, answers: Any, value_range: tuple[float, float] = (-1.0, 1.0)) -> None:
         self.answers = answers
         self.value_range = value_range
         self.asked: list[tuple[object, ...]] = []
 
-    def score_many(self, prompts: Sequence[object], paths: Sequence[Sequence[str]]) -> Sequence[object]:
+    def score_many(self, prompts: Sequence[object], paths: Sequence[Sequence[str]]) -> Any:
         self.asked += zip(prompts, paths, strict=True)
         return self.answers
 
@@ -31,8 +36,13 @@ class Foreign:
         (1.0001, "Foreign gave 1.0001, expected a number in [-1.0, 1.0]"),
         (-math.inf, "Foreign gave -inf, expected a number in [-1.0, 1.0]"),
         (None, "no score"),
-        ("much", "Foreign gave str, expected a number"),
-        ([], "Foreign gave list, expected a number"),
+        ("0.7", "Foreign gave '0.7', expected a number in [-1.0, 1.0]"),  # float() would take these four
+        (b"1", "Foreign gave b'1', expected a number in [-1.0, 1.0]"),
+        (True, "Foreign gave True, expected a number in [-1.0, 1.0]"),
+        (torch.tensor(True), "Foreign gave True, expected a number in [-1.0, 1.0]"),
+        (torch.tensor([0.1, 0.2]), "Foreign gave Tensor, expected a number in [-1.0, 1.0]"),
+        ([], "Foreign gave list, expected a number in [-1.0, 1.0]"),
+        pytest.param(10**400, "Foreign gave int that is no finite float, expected a number in [-1.0, 1.0]", id="huge"),
     ],
 )
 def test_what_is_no_score_is_refused_with_the_querys_name(answer: object, reason: str) -> None:
@@ -43,6 +53,20 @@ def test_what_is_no_score_is_refused_with_the_querys_name(answer: object, reason
     assert critic.report.scored == 1
     critic.reset_report()
     assert critic.report == CriticReport()
+
+
+def test_one_number_in_any_wrapping_is_a_score() -> None:
+    answers = [torch.tensor(0.25), torch.tensor([0.5]), np.float32(0.25), np.int64(1), Fraction(1, 2), Decimal("-0.5")]
+    critic = checked_critic(Foreign(answers))
+    assert critic.score_many(["q"] * 6, [["a"]] * 6) == [0.25, 0.5, 0.25, 1.0, 0.5, -0.5]
+    assert checked_critic(Foreign(torch.tensor([0.5, 0.25]))).score_many(["q", "q"], [["a"], ["b"]]) == [0.5, 0.25]
+
+
+@pytest.mark.parametrize("answers", [None, 0.5, torch.tensor(0.5), "ab", {0.1: "a", 0.2: "b"}, {0.1, 0.2}])
+def test_answers_without_an_order_are_refused(answers: object) -> None:
+    message = rf"Foreign.score_many gave {type(answers).__name__}; it must give one answer per question"
+    with pytest.raises(VerifierError, match=message):
+        checked_critic(Foreign(answers)).score_many(["q", "q"], [["a"], ["b"]])
 
 
 def test_infinity_is_no_score_in_an_unbounded_range_either() -> None:
@@ -80,7 +104,7 @@ def test_only_the_latest_refusals_are_kept_but_all_are_counted() -> None:
 def test_wrong_use_is_refused() -> None:
     with pytest.raises(VerifierError, match=r"lengths differ: \{'prompts': 1, 'paths': 2\}"):
         checked_critic(Foreign([])).score_many(["q"], [["a"], ["b"]])
-    with pytest.raises(VerifierError, match="Foreign gave 1 scores for 2 states"):
+    with pytest.raises(VerifierError, match=r"Foreign\.score_many gave 1 answers to 2 states"):
         checked_critic(Foreign([0.1])).score_many(["q", "q"], [["a"], ["b"]])
     with pytest.raises(VerifierError, match="the critic is dict; expected an object with score_many"):
         CheckedCritic({})

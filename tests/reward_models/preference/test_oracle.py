@@ -6,7 +6,9 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -196,6 +198,13 @@ def test_a_foreign_oracle_is_asked_in_both_orders_and_its_gap_measured() -> None
         (None, 0.5, "Raw with the first text in front: no answer"),
         ("0.5", 0.5, "Raw with the first text in front: '0.5', expected a number in [0, 1]"),
         (True, False, "Raw with the first text in front: True, expected a number in [0, 1]"),
+        (torch.tensor(True), 0.5, "Raw with the first text in front: True, expected a number in [0, 1]"),
+        pytest.param(
+            10**400,
+            0.5,
+            "Raw with the first text in front: int that is no finite float, expected a number in [0, 1]",
+            id="huge",
+        ),
         ([0.5], 0.5, "Raw with the first text in front: list, expected a number in [0, 1]"),
         (Preference.failed("down"), 0.5, "Raw with the first text in front: down"),
     ],
@@ -208,9 +217,6 @@ def test_what_is_no_probability_leaves_the_pair_out(forward: object, backward: o
 
 
 def test_numbers_of_other_libraries_are_numbers() -> None:
-    import numpy as np
-    import torch
-
     answers = {("a", "b"): np.float32(0.75), ("b", "a"): torch.tensor(0.25)}
     assert checked_oracle(Raw(answers)).prefer("q", "a", "b") == 0.75
 
@@ -227,8 +233,14 @@ def test_a_foreign_oracle_that_loses_answers_is_refused() -> None:
         def prefer_many(self, prompts: object, firsts: object, seconds: object) -> list[float]:
             return [0.5]
 
+    class Forgetful:
+        def prefer_many(self, prompts: object, firsts: object, seconds: object) -> None:
+            """Has no return."""
+
     with pytest.raises(VerifierError, match=r"Short\.prefer_many gave 1 answers to 2 pairs"):
         checked_oracle(Short()).prefer("q", "a", "b")
+    with pytest.raises(VerifierError, match=r"Forgetful\.prefer_many gave NoneType; it must give one answer"):
+        checked_oracle(Forgetful()).prefer("q", "a", "b")
 
 
 def test_importing_loads_no_heavy_package() -> None:
