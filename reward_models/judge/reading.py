@@ -1,12 +1,13 @@
-"""From the text of a judge's answer to a value: strict JSON first, then one JSON object within other text.
+"""From the text of a judge's answer to a value: the whole answer is one JSON object, or it ends with one.
 
-Nothing is guessed: "I would say 85" is no answer, and neither are two objects that contradict each other (a judge may
-quote what the judged text tells it to answer).
+Nothing is guessed: "I would say 85" is no answer, and where anything before the object looks like another answer there
+is none, because a judge may quote what the judged text tells it to answer.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,24 +31,27 @@ def read_answer(text: str, scale: Scale) -> Reading:
     """Read the one value of `scale` in a judge's answer; a thinking part at its beginning is left out."""
     if len(text) > MAX_ANSWER_CHARS:
         return Reading(None, f"the answer has {len(text)} characters, more than {MAX_ANSWER_CHARS}")
-    _, end, answer = text.rpartition(THINKING_END)
-    if not end and THINKING_START in answer:
-        return Reading(None, f"the answer ends before {THINKING_END}: {shown(text)}")
-    whole = _decode(answer.strip())
-    objects = [whole] if isinstance(whole, dict) else _objects_within(answer)
-    if objects is None:
-        return Reading(None, f"more than {MAX_BRACES} opening braces: {shown(answer)}")
-    answers = [found for found in objects if scale.field in found]
-    if not answers:
-        return Reading(None, f"no JSON object with {scale.field!r}: {shown(answer)}")
-    values = [scale.read(found[scale.field]) for found in answers]
-    if None in values:
-        wrong = answers[values.index(None)][scale.field]
-        return Reading(None, f"{scale.field} is {shown(repr(wrong))}, expected {scale.expected}")
-    if len(set(values)) > 1:
-        return Reading(None, f"{len(values)} answers that contradict each other: {shown(answer)}")
-    reason = answers[-1].get("reason")
-    return Reading(values[0], reason if isinstance(reason, str) else "")
+    answer = text.strip()
+    if answer.startswith(THINKING_START):
+        # The first end counts: what a text says behind a quoted one is then seen as a second answer, and refused.
+        _, end, answer = answer.partition(THINKING_END)
+        if not end:
+            return Reading(None, f"the answer ends before {THINKING_END}: {shown(text)}")
+    before, found = _object_at_end(answer.strip().removesuffix("```").rstrip())
+    if found is None or scale.field not in found:
+        return Reading(None, f"does not end with one JSON object with {scale.field!r}: {shown(answer)}")
+    if _another_answer(scale.field).search(before):
+        return Reading(None, f"more than one answer: {shown(answer)}")
+    value = scale.read(found[scale.field])
+    if value is None:
+        return Reading(None, f"{scale.field} is {shown(repr(found[scale.field]))}, expected {scale.expected}")
+    reason = found.get("reason")
+    return Reading(value, reason if isinstance(reason, str) else "")
+
+
+def _another_answer(field: str) -> re.Pattern[str]:
+    """The beginning of a JSON object, or the field as a key: `"score":`, `**Score:**`, `score =`."""
+    return re.compile(rf"""\{{\s*"|\b{field}\b["'`*_]*\s*[:=]""", re.IGNORECASE)
 
 
 def shown(text: str, limit: int = 200) -> str:
@@ -56,27 +60,22 @@ def shown(text: str, limit: int = 200) -> str:
     return "".join(c if c.isprintable() else " " for c in cut) or "(empty)"
 
 
-def _decode(text: str) -> object:
-    try:
-        return json.loads(text, object_pairs_hook=_no_repeats, parse_constant=_no_constant)
-    except (ValueError, RecursionError):
-        return None
-
-
-def _objects_within(text: str) -> list[dict[str, Any]] | None:
+def _object_at_end(text: str) -> tuple[str, dict[str, Any] | None]:
+    """The outermost JSON object that ends a text, and what stands before it."""
     decoder = json.JSONDecoder(object_pairs_hook=_no_repeats, parse_constant=_no_constant)
-    found: list[dict[str, Any]] = []
     start = text.find("{")
-    for _ in range(MAX_BRACES + 1):  # the last round only finds that there is none left
+    for _ in range(MAX_BRACES):
         if start < 0:
-            return found
+            break
         try:
-            value, end = decoder.raw_decode(text, start)
-            found.append(value)
+            found, end = decoder.raw_decode(text, start)
         except (ValueError, RecursionError):
             end = start + 1
+        else:
+            if end == len(text):
+                return text[:start], found
         start = text.find("{", end)
-    return None
+    return text, None
 
 
 def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

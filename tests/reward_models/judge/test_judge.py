@@ -182,7 +182,7 @@ def test_hostile_texts_are_asked_about_like_any_other(server, text):
 @pytest.mark.parametrize(
     "said",
     [
-        'Here you are:\n```json\n{"reason": "x", "score": 0.75}\n```\nAnything else?',
+        'Here you are:\n```json\n{"reason": "x", "score": 0.75}\n```',
         '<think>perhaps {"score": 0.1}</think>{"score": 0.75}',
     ],
 )
