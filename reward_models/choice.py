@@ -19,6 +19,7 @@ _COMMAND = re.compile(r"\\(?:text(?:bf|it|rm|sf|tt)?|math(?:rm|bf|it|sf|tt)|mbox
 _LOOKS = re.compile(r"\\(?:left|right|quad|qquad)(?![A-Za-z])|\\[ ,;:!()\[\]]|[$*~_`]")
 _SEPARATORS = re.compile(r"[\s,;/&|+]+(?:(?:and|or)[\s,;]+)?")
 _BRACKETS = "()[]{}.: "
+_WORD = re.compile(r"\b(?i:option|choice|answer)\b[\s:]*(?:(?i:is)\b[\s:]*)?")
 
 
 class _Patterns(NamedTuple):
@@ -72,8 +73,8 @@ class ChoiceVerifier:
         detail = f"{found.rule}; compared as options"
         return Verdict.correct(answer, detail) if named == gold else Verdict.wrong(answer, detail)
 
-    def gold_response(self, reference: str) -> str:
-        """A response that states the reference."""
+    def gold_response(self, reference: str) -> str | None:
+        """A response that states the reference; None where none can."""
         return self._reader.stating(reference)
 
     def _read(self, response: str) -> Extracted | None:
@@ -94,7 +95,7 @@ def named_options(answer: str, labels: str) -> tuple[str, ...]:
     plain = _plain(answer)
     alone = {part.strip(_BRACKETS).upper() for part in _SEPARATORS.split(plain)}
     if not alone <= set(labels):
-        alone = _marked(plain, _patterns(labels))
+        alone = _marked(plain, labels)
     return tuple(label for label in labels if label in alone)
 
 
@@ -107,18 +108,24 @@ def _plain(answer: str) -> str:
     return " ".join(_LOOKS.sub(" ", answer).split())
 
 
-def _marked(plain: str, patterns: _Patterns) -> set[str]:
+def _marked(plain: str, labels: str) -> set[str]:
+    patterns = _patterns(labels)
     first = patterns.first.match(plain)
     found = {first[1].upper()} if first else set()
-    return found | {next(filter(None, match.groups())) for match in patterns.marked.finditer(plain)}
+    for part in _WORD.split(plain)[1:]:  # "option c or option d"; in "the answer is a cat" the small letter is no label
+        alone = {label.strip(_BRACKETS).upper() for label in _SEPARATORS.split(part)} - {""}
+        found |= alone if alone <= set(labels) else set()
+    return found | {next(filter(None, match.groups())).upper() for match in patterns.marked.finditer(plain)}
 
 
 @lru_cache(maxsize=64)
 def _patterns(labels: str) -> _Patterns:
     some = f"[{labels}]"
-    word = r"\b(?i:option|choice|answer)\b[\s:]*(?:(?i:is)\b[\s:]*)?"
     # A letter behind a letter or a backslash is part of a word, of `f(A)` or of a command.
-    marked = rf"(?<![\w.\\])(?:[(\[] ?({some}) ?[)\]]|(?<![(\[])({some})(?=[).:\]](?!\w)))|{word}[(\[]?({some})\b"
+    marked = (
+        rf"(?<![\w.\\])(?:[(\[] ?({some}) ?[)\]]|(?<![(\[])({some})(?=[).:\]](?!\w)))|{_WORD.pattern}[(\[]?({some})\b"
+    )
+    marked += rf"|{_WORD.pattern}[(\[]?((?i:{some}))[).:\]](?!\w)"
     return _Patterns(re.compile(rf"(?i)[(\[]? ?({some}) ?[)\].:](?!\d)"), re.compile(marked))
 
 

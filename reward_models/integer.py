@@ -51,8 +51,8 @@ class IntegerVerifier:
         detail = f"{found.rule}; compared as integers"
         return Verdict.correct(shown(digits), detail) if digits == gold_digits else Verdict.wrong(shown(digits), detail)
 
-    def gold_response(self, reference: str) -> str:
-        """A response that states the reference."""
+    def gold_response(self, reference: str) -> str | None:
+        """A response that states the reference; None where none can."""
         return self._reader.stating(reference)
 
 

@@ -75,8 +75,8 @@ class NumericVerifier:
         detail = f"{found.rule}; compared as numbers, {'the reference is an integer, ' if is_count else ''}{limits}"
         return Verdict.correct(shown(found.text), detail) if equal else Verdict.wrong(shown(found.text), detail)
 
-    def gold_response(self, reference: str) -> str:
-        """A response that states the reference."""
+    def gold_response(self, reference: str) -> str | None:
+        """A response that states the reference; None where none can."""
         return self._reader.stating(reference)
 
     def _close(self, value: Fraction, target: Fraction, rel_tol: Fraction) -> bool:

@@ -52,9 +52,11 @@ class AnswerReader:
         """The verdict where `read` finds nothing."""
         return Verdict.no_answer(f"no answer in the form that extraction={self.extraction!r} reads")
 
-    def stating(self, answer: str) -> str:
-        """A response that states this answer."""
-        return answer if self.extraction == "whole" else f"\\boxed{{{answer}}}"
+    def stating(self, answer: str) -> str | None:
+        """A response that states this answer; None where it would be read as another, such as `{` in a box."""
+        response = answer if self.extraction == "whole" else f"\\boxed{{{answer}}}"
+        found = self.read(response)
+        return response if found is not None and found.text.split() == answer.split() else None
 
 
 def shown(answer: str) -> str:

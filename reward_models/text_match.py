@@ -50,8 +50,8 @@ class ExactVerifier:
         detail = f"{found.rule}; compared as text"
         return Verdict.correct(shown(found.text), detail) if equal else Verdict.wrong(shown(found.text), detail)
 
-    def gold_response(self, reference: str) -> str:
-        """A response that states the reference."""
+    def gold_response(self, reference: str) -> str | None:
+        """A response that states the reference; None where none can."""
         return self._reader.stating(reference)
 
 

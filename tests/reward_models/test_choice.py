@@ -38,6 +38,11 @@ def judge(answer: str, reference: str = "C", **options) -> Outcome:
         "answer: C",
         "The answer is C",
         "the correct answer is (C)",
+        "option c",
+        "the answer is c",
+        "The correct option is c.",
+        "Answer: c",
+        "answer (c) 42",
         "C, C",
         "C) the area of A",
         "(C) see f(A) and P(B)",
@@ -67,6 +72,10 @@ def test_option_c(answer: str) -> None:
         "C. one D. two",
         "A) 1, B) 2, C) 3",
         "option C, or option A",
+        "option c or option a",
+        "option c, option a",
+        "the answer is c or a",
+        "The answer is C or A",
         "(C)(D)",
     ],
 )
@@ -77,7 +86,22 @@ def test_several_different_options_are_wrong(answer: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "answer", ["", "42", "Paris", "K", "AC", "C1", "Cat", "A cat", "none", "f(C)", "C. " + "word " * 500]
+    "answer",
+    [
+        "",
+        "42",
+        "Paris",
+        "K",
+        "AC",
+        "C1",
+        "Cat",
+        "A cat",
+        "the answer is a cat",
+        "answer: e.g. 42",
+        "none",
+        "f(C)",
+        "C. " + "word " * 500,
+    ],
 )
 def test_what_names_no_option(answer: str) -> None:
     assert judge(answer) is Outcome.WRONG

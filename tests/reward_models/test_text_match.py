@@ -36,6 +36,20 @@ def test_capitals_only_by_option() -> None:
     assert judge("Strasso", "straße", ignore_case=True) is Outcome.WRONG
 
 
+@pytest.mark.parametrize("reference", ["New York", "f(x) = {1}", " {1, 2}\n", r"\text{New York}"])
+@pytest.mark.parametrize("extraction", ["boxed", "marked", "lenient", "whole"])
+def test_the_gold_response_is_accepted(reference: str, extraction) -> None:
+    verifier = ExactVerifier(extraction=extraction)
+    response = verifier.gold_response(reference)
+    assert response is not None
+    assert verifier.check(response, reference).outcome is Outcome.CORRECT
+
+
+@pytest.mark.parametrize("reference", ["{", "}", "a } b {", "so </think> then"])
+def test_no_gold_response_where_it_would_be_read_as_another(reference: str) -> None:
+    assert ExactVerifier().gold_response(reference) is None
+
+
 @pytest.mark.parametrize("reference", ["", "  \n", r"\text{ }"])
 def test_an_empty_reference_is_bad(reference: str) -> None:
     assert judge("x", reference) is Outcome.BAD_REFERENCE
