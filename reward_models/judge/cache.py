@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from reward_models.errors import VerifierError
+from reward_models.judge.completion import token_count
 
 FORMAT = 1
 
@@ -63,7 +64,7 @@ class AnswerCache:
         text = entry.get("text")
         if not isinstance(text, str):
             return None
-        return KeptAnswer(text, _count(entry.get("prompt_tokens")), _count(entry.get("completion_tokens")))
+        return KeptAnswer(text, token_count(entry.get("prompt_tokens")), token_count(entry.get("completion_tokens")))
 
     def put(self, key: str, answer: KeptAnswer) -> None:
         """Keep an answer; a reader sees all of it or nothing. Raises OSError, such as for a full disk."""
@@ -87,7 +88,3 @@ class AnswerCache:
 
     def _path(self, key: str) -> Path:
         return self.folder / key[:2] / f"{key}.json"  # folders of their own: a million files in one are slow to list
-
-
-def _count(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None

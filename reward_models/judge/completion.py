@@ -1,4 +1,4 @@
-"""From the bytes of a chat completion to a reply; the server may have sent anything."""
+"""From the body of a chat completion to a reply; the server may have sent anything."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 
 from reward_models.judge.judgement import JudgeOutcome
 from reward_models.judge.reading import shown
+
+MAX_TOKENS = 10**9
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,7 @@ class Reply:
     completion_tokens: int | None = None
 
 
-def read_completion(body: bytes) -> Reply:
+def read_completion(body: str) -> Reply:
     """Read the body of an answer with status 200; anything but a chat completion is a server_error."""
     try:
         completion = json.loads(body)
@@ -33,7 +35,7 @@ def read_completion(body: bytes) -> Reply:
     outcome, text = _outcome(choice.get("finish_reason"), message)
     usage = completion.get("usage")
     usage = usage if isinstance(usage, dict) else {}
-    return Reply(outcome, text, _tokens(usage.get("prompt_tokens")), _tokens(usage.get("completion_tokens")))
+    return Reply(outcome, text, token_count(usage.get("prompt_tokens")), token_count(usage.get("completion_tokens")))
 
 
 def _first_choice(completion: object) -> dict[str, Any]:
@@ -54,10 +56,12 @@ def _outcome(finish_reason: object, message: dict[str, Any]) -> tuple[JudgeOutco
     return JudgeOutcome.OK, text
 
 
-def _no_completion(body: bytes) -> Reply:
-    text = shown(body[:500].decode("utf-8", "replace"))
-    return Reply(JudgeOutcome.SERVER_ERROR, f"status 200 without a chat completion: {text}")
+def _no_completion(body: str) -> Reply:
+    return Reply(JudgeOutcome.SERVER_ERROR, f"status 200 without a chat completion: {shown(body)}")
 
 
-def _tokens(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+def token_count(value: object) -> int | None:
+    """A number of tokens from outside; None for what cannot be one, such as an integer beyond any float."""
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_TOKENS:
+        return None
+    return value

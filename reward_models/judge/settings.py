@@ -13,6 +13,7 @@ from reward_models.errors import VerifierError
 
 # OpenAI's client refuses to start without a key; servers that need none ignore this one.
 NO_KEY = "none"
+OPENAI_URL = "https://api.openai.com/v1"
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,23 @@ class JudgeSettings:
             )
         return key
 
+    def endpoint(self) -> str:
+        """The address to ask: `base_url`, or else OPENAI_BASE_URL, or else OpenAI's.
+
+        Raises:
+            VerifierError: OPENAI_BASE_URL, as it is now, is no address, or holds a password.
+        """
+        if self.base_url is not None:
+            return self.base_url
+        url = os.environ.get("OPENAI_BASE_URL", "").strip()
+        if url:
+            _check_url("OPENAI_BASE_URL", url)
+        return url or OPENAI_URL
+
+    def is_openai(self) -> bool:
+        """Whether what the environment says for OpenAI's client (organization, project) is meant for this server."""
+        return self.base_url is None or urlsplit(self.base_url).hostname == urlsplit(OPENAI_URL).hostname
+
     def _check_endpoint(self) -> None:
         if not isinstance(self.model, str) or not self.model.strip():
             raise VerifierError(f"judge.model is {self.model!r}; expected the name that the server knows the model by")
@@ -100,14 +118,13 @@ class JudgeSettings:
                 "judge.api_key_env is not the name of an environment variable; give a name such as OPENAI_API_KEY, "
                 "not the key itself"
             )
-        if self.base_url is None:
-            if self.api_key_env is None and "OPENAI_BASE_URL" not in os.environ:
-                raise VerifierError(
-                    "judge.base_url and judge.api_key_env are both missing; give base_url for a server of your own, "
-                    "such as http://localhost:8000/v1, or api_key_env: OPENAI_API_KEY for OpenAI's"
-                )
-            return
-        _check_url(self.base_url)
+        if self.base_url is not None:
+            _check_url("judge.base_url", self.base_url)
+        elif self.endpoint() == OPENAI_URL and self.api_key_env is None:
+            raise VerifierError(
+                "judge.base_url and judge.api_key_env are both missing; give base_url for a server of your own, "
+                "such as http://localhost:8000/v1, or api_key_env: OPENAI_API_KEY for OpenAI's"
+            )
 
     def _check_prices(self) -> None:
         prices = (self.price_per_million_in, self.price_per_million_out)
@@ -120,17 +137,18 @@ class JudgeSettings:
                 _number(name, price, 0.0, math.inf)
 
 
-def _check_url(url: object) -> None:
+def _check_url(name: str, url: object) -> None:
     try:
         parts = urlsplit(url) if isinstance(url, str) else None
         usable = parts is not None and parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:  # a port that is no number, brackets that do not close
         parts, usable = None, False
     if parts is None or not usable:
-        raise VerifierError(f"judge.base_url is {url!r}; expected an address such as http://localhost:8000/v1")
+        found = "not shown, since it holds an @" if "@" in str(url) else repr(url)  # what stands before it is secret
+        raise VerifierError(f"{name} is {found}; expected an address such as http://localhost:8000/v1")
     if parts.username or parts.password or parts.query or parts.fragment:
         raise VerifierError(
-            f"judge.base_url for {parts.hostname} holds a user name, a password or a query; expected a plain address: "
+            f"{name} for {parts.hostname} holds a user name, a password or a query; expected a plain address: "
             "put the key into an environment variable and name it in api_key_env"
         )
 

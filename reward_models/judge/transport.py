@@ -34,6 +34,7 @@ _OUTCOME_OF_STATUS = {
     429: JudgeOutcome.RATE_LIMITED,
     504: JudgeOutcome.TIMEOUT,
 }
+MIN_KEY_CHARS = 8
 _FILTER_CODES = frozenset({"content_filter", "content_policy_violation"})
 
 
@@ -75,7 +76,11 @@ class Transport:
         self._tally = tally
         self._key = settings.api_key()
         self._client: openai.AsyncOpenAI = self._openai.AsyncOpenAI(
-            api_key=self._key, base_url=settings.base_url, timeout=settings.timeout_s, max_retries=0
+            api_key=self._key,
+            base_url=settings.endpoint(),
+            timeout=settings.timeout_s,
+            max_retries=0,
+            http_client=_http_client(None if settings.is_openai() else self._key),
         )
         self._slots = asyncio.Semaphore(settings.concurrency)
         self._uses_schema = settings.structured != "off"
@@ -121,7 +126,10 @@ class Transport:
             detail = f"{error}" if cause is None else f"{error} {type(cause).__name__}: {cause}"
             timed_out = isinstance(error, self._openai.APITimeoutError)
             outcome = JudgeOutcome.TIMEOUT if timed_out else JudgeOutcome.UNREACHABLE
-            return _Attempt(Reply(outcome, self._clean(detail)), True)
+            return _Attempt(Reply(outcome, shown(self._without_key(detail), 300)), True)
+        except Exception as error:  # noqa: BLE001  whatever a server can make a library raise costs one question only
+            detail = f"{type(error).__name__}: {self._without_key(str(error))}"
+            return _Attempt(Reply(JudgeOutcome.SERVER_ERROR, f"a reply that cannot be read: {shown(detail)}"), True)
 
     async def _send(self, question: Question) -> _Attempt:
         """Send the request, in another form where the server rejects the form (status 400 or 422)."""
@@ -134,19 +142,17 @@ class Transport:
             except self._openai.APIStatusError as error:
                 if error.status_code not in (400, 422):
                     return self._failure(error)
-                if limit_name == "max_tokens" and "max_completion_tokens" in str(error):
+                if limit_name == "max_tokens" and "max_completion_tokens" in error.response.text:
                     limit_name = "max_completion_tokens"
                 elif with_schema and (self._may_drop_schema or not self._uses_schema):
                     with_schema = False
                 else:
                     return self._failure(error)
                 continue
-            reply = read_completion(raw.content)
+            reply = read_completion(self._without_key(raw.content.decode("utf-8", "replace")))
             if reply.outcome is not JudgeOutcome.SERVER_ERROR:
                 self._remember(with_schema=with_schema, limit_name=limit_name)
             self._tally.add_usage(reply.prompt_tokens, reply.completion_tokens)
-            if reply.outcome is not JudgeOutcome.OK:
-                reply = Reply(reply.outcome, self._clean(reply.text), reply.prompt_tokens, reply.completion_tokens)
             return _Attempt(reply, reply.outcome in RETRIED)
 
     def _arguments(self, question: Question, *, with_schema: bool, limit_name: str) -> dict[str, Any]:
@@ -187,8 +193,20 @@ class Transport:
         again = outcome in RETRIED and code != "insufficient_quota"  # an empty account does not fill by waiting
         wait = asked_wait(error.response.headers)
         asked = f", and asks to wait {wait:.3g} s" if wait else ""
-        return _Attempt(Reply(outcome, f"status {status}{asked}: {self._clean(str(error))}"), again, wait)
+        if target := error.response.headers.get("location"):
+            asked += f", and points to {shown(self._without_key(target))}"
+        said = shown(self._without_key(error.response.text), 300)
+        return _Attempt(Reply(outcome, f"status {status}{asked}: {said}"), again, wait)
 
-    def _clean(self, text: str) -> str:
-        """A server may quote the key back in its message."""
-        return shown(text.replace(self._key, "[key]") if self._settings.api_key_env else text, 300)
+    def _without_key(self, text: str) -> str:
+        """A server may quote the key back: it is taken out of all it sends before anything reads or cuts that.
+
+        What is shorter than a key ever is ("EMPTY", for a server that takes any) would be taken out of other words.
+        """
+        return text if len(self._key) < MIN_KEY_CHARS else text.replace(self._key, "[key]")
+
+
+def _http_client(only_key: str | None) -> Any:
+    from reward_models.judge.http_client import HttpClient
+
+    return HttpClient(only_key)

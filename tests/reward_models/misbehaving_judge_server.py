@@ -6,6 +6,7 @@ COMMAND for the first N requests with this line, then the rest. The model's name
 the latest.
 """
 
+import gzip
 import json
 import os
 import re
@@ -73,7 +74,8 @@ class Handler(BaseHTTPRequestHandler):
             in_flight["most"] = max(in_flight["most"], in_flight["now"])
             seen[command] += 1
             number = seen[command]
-            log.append({"path": self.path, "key": self.headers["authorization"], "do": command, "body": body})
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            log.append({"key": headers["authorization"], "headers": headers, "do": command, "body": body})
         try:
             if not self.rejected(body, command):
                 self.obey(self.chosen(command, number), user)
@@ -173,9 +175,40 @@ class Handler(BaseHTTPRequestHandler):
     def do_badgzip(self, rest, user):
         self.send(200, b"no gzip at all", {"content-encoding": "gzip"})
 
+    def do_bomb(self, rest, user):
+        """1 MB that unpacks to 256 MB, whatever was accepted."""
+        packed = gzip.compress(b" " * 2**28, 1)
+        self.send(200, packed, {"content-encoding": "gzip"})
+
+    def do_flood(self, rest, user):
+        """`flood STATUS`: a body without end."""
+        self.close_connection = True
+        self.head(int(rest), 10**15, {"location": "/elsewhere"})
+        end = time.monotonic() + HANG_S
+        while time.monotonic() < end:
+            self.wfile.write(b" " * 2**20)
+
+    def do_charset(self, rest, user):
+        """`charset STATUS NAME`: a body in what it claims to be an encoding of that name."""
+        status, name = rest.split()
+        self.send(int(status), b"bad \xff luck", {"content-type": f"text/html; charset={name}"})
+
+    def do_echo(self, rest, user):
+        """`echo PLACE N`: the key behind N characters, in the answer of 200, in its reason, or instead of it."""
+        place, count = rest.split()
+        quoted = "x" * int(count) + self.headers["authorization"]
+        if place == "answer":
+            self.send(200, completion(quoted))
+        elif place == "reason":
+            self.send(200, completion(json.dumps({"reason": quoted, "score": 0.5})))
+        elif place == "refusal":
+            self.send(200, completion(None, refusal=quoted))
+        else:
+            self.send(int(place), quoted.encode())
+
     def do_redirect(self, rest, user):
         """To itself, for ever."""
-        self.send(307, {}, {"location": self.path})
+        self.send(307, b"moved", {"location": self.path})
 
     def do_noise(self, rest, user):
         """What is no HTTP at all."""

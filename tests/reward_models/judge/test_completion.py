@@ -8,8 +8,8 @@ from reward_models.judge import JudgeOutcome
 from reward_models.judge.completion import read_completion
 
 
-def body(message, finish_reason="stop", **more) -> bytes:
-    return json.dumps({"choices": [{"message": message, "finish_reason": finish_reason}], **more}).encode()
+def body(message, finish_reason="stop", **more) -> str:
+    return json.dumps({"choices": [{"message": message, "finish_reason": finish_reason}], **more})
 
 
 def test_an_answer_with_its_tokens():
@@ -17,7 +17,10 @@ def test_an_answer_with_its_tokens():
     assert (reply.outcome, reply.text, reply.prompt_tokens, reply.completion_tokens) == (JudgeOutcome.OK, "text", 7, 3)
 
 
-@pytest.mark.parametrize("usage", [None, [], {"prompt_tokens": "7"}, {"prompt_tokens": -1}, {"prompt_tokens": True}])
+@pytest.mark.parametrize(
+    "usage",
+    [None, [], *({"prompt_tokens": count} for count in ("7", -1, True, 7.0, 10**9 + 1, 10**400))],
+)
 def test_tokens_that_are_none(usage):
     reply = read_completion(body({"content": "text"}, usage=usage))
     assert (reply.outcome, reply.prompt_tokens, reply.completion_tokens) == (JudgeOutcome.OK, None, None)
@@ -42,21 +45,21 @@ def test_how_an_answer_ended(message, finish_reason, outcome):
 @pytest.mark.parametrize(
     "sent",
     [
-        b"",
-        b"\xff\xfe",
-        b"<html>",
-        b"null",
-        b"[]",
-        b"7",
-        b"{}",
-        b'{"choices": null}',
-        b'{"choices": []}',
-        b'{"choices": {}}',
-        b'{"choices": [null]}',
-        b'{"choices": [{}]}',
-        b'{"choices": [{"message": "text"}]}',
-        b"[" * 200_000,
-        b'{"error": {"message": "overloaded"}}',
+        "",
+        "\ufffd",
+        "<html>",
+        "null",
+        "[]",
+        "7",
+        "{}",
+        '{"choices": null}',
+        '{"choices": []}',
+        '{"choices": {}}',
+        '{"choices": [null]}',
+        '{"choices": [{}]}',
+        '{"choices": [{"message": "text"}]}',
+        "[" * 200_000,
+        '{"error": {"message": "overloaded"}}',
     ],
 )
 def test_what_is_no_chat_completion_is_an_error_of_the_server(sent):

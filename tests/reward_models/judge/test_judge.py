@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from reward_models import VerifierError
-from reward_models.judge import Judge, JudgeOutcome, JudgeSettings
+from reward_models.judge import Judge, JudgeOutcome, JudgeSettings, transport
 
 ROOT = Path(__file__).parents[3]
 OK = JudgeOutcome.OK
@@ -71,7 +71,9 @@ def test_scores_keep_the_order(server):
         ('oddbody 404 {"error": {"code": [], "param": {}, "message": 7}}', JudgeOutcome.BAD_REQUEST, 1),
         ("oddbody 404 null", JudgeOutcome.BAD_REQUEST, 1),
         ('oddbody 200 {"error": {"message": "overloaded"}}', JudgeOutcome.SERVER_ERROR, 3),
-        ("badgzip", JudgeOutcome.UNREACHABLE, 3),
+        ("badgzip", JudgeOutcome.SERVER_ERROR, 3),
+        ("redirect", JudgeOutcome.BAD_REQUEST, 1),
+        ("oddbody 500 " + '{"error": {"code": ' + "[" * 100_000, JudgeOutcome.SERVER_ERROR, 3),
         ("noise", JudgeOutcome.UNREACHABLE, 3),
         ("cut", JudgeOutcome.UNREACHABLE, 3),
         ("drop", JudgeOutcome.UNREACHABLE, 3),
@@ -144,10 +146,63 @@ def test_no_more_requests_in_flight_than_allowed_even_from_several_threads(serve
     assert server.most_in_flight() == 3
 
 
-def test_a_redirection_without_end(server):
-    [judgement], _ = score(server, ["redirect"], max_retries=0)
-    assert judgement.outcome is JudgeOutcome.UNREACHABLE
-    assert "redirect" in judgement.reason
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("redirect", "status 307, and points to /v1/chat/completions: moved"),
+        ('oddbody 404 {"detail": "no such model"}', 'status 404: {"detail": "no such model"}'),
+        ("oddbody 404 no such model", "status 404: no such model"),
+        ('oddbody 404 {"error": {"message": "no such model"}}', "no such model"),
+    ],
+)
+def test_the_reason_is_what_the_server_says(server, command, said):
+    [judgement], _ = score(server, [command])
+    assert said in judgement.reason
+
+
+@pytest.mark.parametrize(
+    "charset", ["zlib_codec", "hex", "base64", "rot13", "idna", "undefined", "punycode", "utf-16", "none-such"]
+)
+def test_an_encoding_that_is_none_costs_one_question_only(server, charset):
+    commands = [f"charset 500 {charset}", f"charset 400 {charset}", f"charset 200 {charset}", "score 0.5"]
+    judgements, _ = score(server, commands, max_retries=0, structured="off")
+    outcomes = [JudgeOutcome.SERVER_ERROR, JudgeOutcome.BAD_REQUEST, JudgeOutcome.SERVER_ERROR, OK]
+    assert [judgement.outcome for judgement in judgements] == outcomes
+    assert all("bad \ufffd luck" in judgement.reason for judgement in judgements[:3])
+
+
+def test_whatever_a_library_raises_costs_one_question_only(server, monkeypatch):
+    def read(body: str) -> None:
+        if "0.25" in body:
+            raise LookupError("of some library")
+        return real(body)
+
+    real = transport.read_completion
+    monkeypatch.setattr(transport, "read_completion", read)
+    judgements, counts = score(server, ["score 0.25", "score 0.5"])
+    assert [judgement.outcome for judgement in judgements] == [JudgeOutcome.SERVER_ERROR, OK]
+    assert judgements[0].reason == "a reply that cannot be read: LookupError: of some library"
+    assert counts.retries == 2
+
+
+@pytest.mark.parametrize("command", ["flood 200", "flood 307", "flood 500", "bomb"])
+def test_a_reply_without_end_takes_no_memory(server, command):
+    score(server, ["score 0.5"])
+    before = psutil.Process().memory_info().rss
+    peaks = []
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.01):
+            peaks.append(psutil.Process().memory_info().rss)
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    [judgement], _ = score(server, [command], max_retries=0, timeout_s=20.0)
+    done.set()
+    watching.join()
+    assert judgement.outcome is (JudgeOutcome.BAD_REQUEST if command == "flood 307" else JudgeOutcome.SERVER_ERROR)
+    assert max(peaks) - before < 100e6  # a few times the limit of 4 MB; without one there were 2 GB
 
 
 def test_nobody_listens():
@@ -394,6 +449,37 @@ def test_the_key_is_sent_and_shown_nowhere_else(server, tmp_path, monkeypatch, c
     assert len(on_disk) == 1
     for place in [*state, *on_disk, rejected.reason, caplog.text]:
         assert key not in place
+
+
+@pytest.mark.parametrize("place", ["answer", "reason", "refusal", "200", "401", "500"])
+@pytest.mark.parametrize("before", [0, 170, 280])
+def test_a_key_that_the_server_quotes_is_taken_out_before_anything_is_cut_or_kept(
+    server, tmp_path, monkeypatch, place, before
+):
+    monkeypatch.setenv("MY_JUDGE_KEY", "sk-very-secret-0123456789")
+    settings = {"api_key_env": "MY_JUDGE_KEY", "cache_dir": str(tmp_path), "max_retries": 0}
+    [judgement], _ = score(server, [f"echo {place} {before}"], **settings)
+    assert "sk-" not in judgement.reason
+    assert not any("sk-" in path.read_text() for path in tmp_path.rglob("*") if path.is_file())
+
+
+def test_a_word_for_a_server_that_takes_any_key_is_left_in_its_replies(server, monkeypatch):
+    monkeypatch.setenv("MY_JUDGE_KEY", "score")
+    assert score(server, ["score 0.5"], api_key_env="MY_JUDGE_KEY")[0][0].value == 0.5
+
+
+def test_what_the_environment_says_for_openai_is_not_sent_elsewhere(server, monkeypatch):
+    for name in ("OPENAI_API_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OPENAI_ADMIN_KEY"):
+        monkeypatch.setenv(name, "for-openai")
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "X-Mine: for-openai\nAuthorization: for-openai")
+    score(server, ["score 0.5"])
+    monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+    monkeypatch.setenv("MY_JUDGE_KEY", "sk-mine")
+    score(server, ["score 0.5"], base_url=None, api_key_env="MY_JUDGE_KEY")
+    own, openais = (request["headers"] for request in server.requests())
+    assert "for-openai" not in str(own)
+    assert own["authorization"] == "Bearer none"
+    assert (openais["openai-organization"], openais["x-mine"]) == ("for-openai", "for-openai")
 
 
 def test_a_key_of_the_environment_is_not_sent_to_a_server_that_needs_none(server, monkeypatch):

@@ -71,3 +71,13 @@ def test_the_key_stays_in_the_environment(monkeypatch):
 def test_the_library_s_own_variable_may_name_the_server(monkeypatch):
     monkeypatch.setenv("OPENAI_BASE_URL", "http://localhost:8000/v1")
     assert JudgeSettings("judge").base_url is None
+    assert JudgeSettings("judge").endpoint() == "http://localhost:8000/v1"
+    monkeypatch.setenv("OPENAI_BASE_URL", "")
+    assert JudgeSettings("judge", api_key_env="MY_JUDGE_KEY").endpoint() == "https://api.openai.com/v1"
+    with pytest.raises(VerifierError, match=r"base_url and judge\.api_key_env are both missing"):
+        JudgeSettings("judge")
+    for url in ("http://user:sk-secret@localhost/v1", "user:sk-secret@localhost"):
+        monkeypatch.setenv("OPENAI_BASE_URL", url)
+        with pytest.raises(VerifierError, match="OPENAI_BASE_URL") as refusal:
+            JudgeSettings("judge")
+        assert "sk-secret" not in str(refusal.value)
