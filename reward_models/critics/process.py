@@ -10,7 +10,6 @@ from reward_models.errors import VerifierError
 from reward_models.local_models.encoding import Reading
 from reward_models.local_models.loading import load_model, load_tokenizer
 from reward_models.local_models.prompts import Prompt, as_messages
-from reward_models.local_models.questions import checked_question
 
 Aggregation = Literal["latest", "mean", "max", "min"]
 
@@ -35,10 +34,12 @@ class ProcessCritic(BaseCritic):
     `question` has the fields {prompt}, {before} (the steps before) and {step}; it is asked as a message of the user
     through the tokenizer's chat template, or as plain text where there is none; `labels` are the yes and the no.
     `aggregation` "latest" asks about the last step only; "mean", "max" and "min" ask about every step of the path, one
-    forward pass per step. A step without an answer leaves the state without a score, and so does an empty path.
+    forward pass per step. A step without an answer leaves the state without a score, and so does an empty path,
+    and a special token in prompt or steps: give messages or their bare text, no rendered conversation.
 
     Raises:
-        VerifierError: a label is not one token, the question lacks a field, or the aggregation is unknown.
+        VerifierError: a label is not one token after the question, the question lacks a field, or the aggregation is
+            unknown.
     """
 
     def __init__(
@@ -60,9 +61,15 @@ class ProcessCritic(BaseCritic):
             raise VerifierError(f"aggregation is {aggregation!r}; expected one of {get_args(Aggregation)}")
         self.model = model
         self._aggregation = aggregation
-        self._question = checked_question(question, FIELDS)
         self._reader = LabelReader(
-            model, tokenizer, labels, temperature=temperature, batch_size=batch_size, max_length=max_length
+            model,
+            tokenizer,
+            labels,
+            question,
+            FIELDS,
+            temperature=temperature,
+            batch_size=batch_size,
+            max_length=max_length,
         )
 
     @classmethod
@@ -83,12 +90,11 @@ class ProcessCritic(BaseCritic):
         answers = iter(self._reader.read([question for questions in asked for question in questions]))
         return [aggregated([next(answers) for _ in questions], self._aggregation) for questions in asked]
 
-    def _questions(self, prompt: Prompt, path: Path) -> list[str]:
+    def _questions(self, prompt: Prompt, path: Path) -> list[dict[str, str]]:
         first = max(len(path) - 1, 0) if self._aggregation == "latest" else 0
         shown = problem_text(prompt)
         return [
-            self._question.format(prompt=shown, before="".join(path[:index]), step=path[index])
-            for index in range(first, len(path))
+            {"prompt": shown, "before": "".join(path[:index]), "step": path[index]} for index in range(first, len(path))
         ]
 
 

@@ -19,10 +19,12 @@ if TYPE_CHECKING:
 class ValueCritic(BaseCritic):
     """Scores prompt and partial solution by the value at their last token; the empty path is the root's value.
 
-    Messages go through the tokenizer's chat template with the answer opened, a text prompt stands as it is (so that
+    Messages go through the tokenizer's chat template with the answer opened (or the assistant's last message
+    continued), a text prompt stands as it is (so that
     text rendered before keeps its own template); the steps follow without anything between. The range is that of the
     model's `squash`. What is longer than `max_length` tokens (None: as much as model and tokenizer allow) is not cut:
-    it has no score. In float32 a value does not depend on the other rows of the batch (to 1e-5).
+    it has no score; nor has a state with a special token in its steps or messages (end tokens behind the last step are
+    dropped). In float32 a value does not depend on the other rows of the batch (to 1e-5).
     """
 
     def __init__(

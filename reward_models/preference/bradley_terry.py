@@ -21,7 +21,8 @@ class BradleyTerryOracle(BaseOracle):
     a text prompt joined with the response and the end token, without one (`template="chat"` makes a text prompt a
     message of the user instead). The model is used on its device and in its dtype. Each different prompt and response
     costs one forward pass per call, so that K responses cost K. What is longer than `max_length` tokens (None: as
-    much as model and tokenizer allow) is not cut: it has no reward.
+    much as model and tokenizer allow) is not cut: it has no reward. Nor has a response or message with a special token
+    in its text (an end token behind a response is dropped, as another one follows anyway).
 
     In float32 a reward does not depend on the other rows of the batch (to 1e-5); in bfloat16 it does in the last bits.
 

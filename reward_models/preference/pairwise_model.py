@@ -7,7 +7,6 @@ from typing import Any
 
 from reward_models.local_models.loading import load_model, load_tokenizer
 from reward_models.local_models.prompts import Prompt, as_messages
-from reward_models.local_models.questions import checked_question
 from reward_models.preference.oracle import BaseOracle
 from reward_models.preference.preference import Preference
 
@@ -25,10 +24,11 @@ class PairwiseModelOracle(BaseOracle):
 
     The defaults ask in the form of RLHFlow/pair-preference-model-LLaMA3-8B, whose authors left out the start token:
     use `bos=False` for it. A question longer than `max_length` tokens (None: as much as model and tokenizer allow) is
-    not cut: that pair has no probability.
+    not cut: that pair has no probability; nor has one with a special token in a text. The question's own marks, such
+    as [RESPONSE B], are only text, which a response can imitate.
 
     Raises:
-        VerifierError: a label is not one token, or the question lacks a field.
+        VerifierError: a label is not one token after the question, or the question lacks a field.
     """
 
     def __init__(
@@ -47,9 +47,16 @@ class PairwiseModelOracle(BaseOracle):
 
         super().__init__()
         self.model = model
-        self._question = checked_question(question, FIELDS)
         self._reader = LabelReader(
-            model, tokenizer, labels, bos=bos, temperature=temperature, batch_size=batch_size, max_length=max_length
+            model,
+            tokenizer,
+            labels,
+            question,
+            FIELDS,
+            bos=bos,
+            temperature=temperature,
+            batch_size=batch_size,
+            max_length=max_length,
         )
 
     @classmethod
@@ -63,7 +70,7 @@ class PairwiseModelOracle(BaseOracle):
     def _compare(self, prompts: Sequence[Prompt], firsts: Sequence[str], seconds: Sequence[str]) -> list[Preference]:
         texts = zip([*prompts, *prompts], [*firsts, *seconds], [*seconds, *firsts], strict=True)
         answers = self._reader.read(
-            [self._question.format(prompt=turns(prompt), first=front, second=other) for prompt, front, other in texts]
+            [{"prompt": turns(prompt), "first": front, "second": other} for prompt, front, other in texts]
         )
         preferences = []
         for forward, backward in zip(answers[: len(prompts)], answers[len(prompts) :], strict=True):

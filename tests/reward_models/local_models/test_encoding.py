@@ -56,6 +56,19 @@ def test_messages_without_a_chat_template_are_written_with_their_roles() -> None
     assert decoded(tokenizer, TextEncoder(tokenizer).answered(MESSAGES, "yes").ids) == f"<s>{opening}yes</s>"
 
 
+def test_an_opened_message_of_the_assistant_is_continued_without_a_template_too() -> None:
+    tokenizer = tiny_tokenizer()
+    encoded = TextEncoder(tokenizer).opened(MESSAGES[:2], "2")
+    assert decoded(tokenizer, encoded.ids) == "<s>user: 2+2?\n\nassistant: 42"
+
+
+def test_a_message_that_the_template_does_not_let_continue_is_a_problem() -> None:
+    tokenizer = tiny_tokenizer(chat=True)
+    tokenizer.chat_template = "{% for message in messages %}{{ message['content'][:2] }}{% endfor %}"
+    encoded = TextEncoder(tokenizer).opened([{"role": "assistant", "content": "abc"}], "d")
+    assert encoded.problem.startswith("the chat template refuses the messages: continue_final_message")
+
+
 def test_an_end_token_that_the_tokenizer_adds_does_not_close_an_open_text() -> None:
     from tokenizers import processors
 

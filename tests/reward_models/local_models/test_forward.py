@@ -1,5 +1,7 @@
 """A row has one result, whatever stands beside it in the batch."""
 
+from typing import Any
+
 import pytest
 import torch
 from tiny_models import tiny_causal_lm, tiny_tokenizer
@@ -7,6 +9,7 @@ from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from reward_models.errors import VerifierError
+from reward_models.local_models.encoding import TextEncoder
 from reward_models.local_models.forward import TokenBatch, last_logits, row_results, token_batch
 from reward_models.local_models.labels import LabelReader, label_ids
 
@@ -83,11 +86,15 @@ def test_last_logits_are_those_of_the_row_alone(kind: str) -> None:
             assert torch.allclose(logits, alone, atol=1e-5)
 
 
+def reader_of(model: torch.nn.Module, **options: Any) -> LabelReader:
+    return LabelReader(model, tiny_tokenizer(), ("Yes", "No"), "{text}", {"text"}, **options)
+
+
 def test_labels_are_read_as_a_two_way_softmax() -> None:
     tokenizer, model = tiny_tokenizer(), tiny_causal_lm().eval()
     yes, no = tokenizer.convert_tokens_to_ids(["Yes", "No"])
-    reader = LabelReader(model, tokenizer, ("Yes", "No"), temperature=2.0)
-    (reading,) = reader.read(["right?"])
+    reader = reader_of(model, temperature=2.0)
+    (reading,) = reader.read([{"text": "right?"}])
     with torch.no_grad():
         logits = model(torch.tensor([tokenizer("right?")["input_ids"]])).logits[0, -1]
     expected = torch.softmax(logits[[yes, no]] / 2.0, 0)[0].item()
@@ -98,7 +105,7 @@ def test_labels_are_read_as_a_two_way_softmax() -> None:
 def test_a_model_that_gives_nan_has_no_reading() -> None:
     model = tiny_causal_lm()
     torch.nn.init.constant_(model.lm_head.weight, float("nan"))
-    (reading,) = LabelReader(model, tiny_tokenizer(), ("Yes", "No")).read(["right?"])
+    (reading,) = reader_of(model).read([{"text": "right?"}])
     assert reading.value is None
     assert reading.problem == "the model gave nan"
 
@@ -113,14 +120,14 @@ def test_a_model_that_gives_nan_has_no_reading() -> None:
 )
 def test_labels_must_be_two_different_tokens(labels: tuple[str, str], message: str) -> None:
     with pytest.raises(VerifierError, match=message):
-        label_ids(tiny_tokenizer(), labels)
+        label_ids(TextEncoder(tiny_tokenizer()), labels, "right?")
 
 
 def test_wrong_settings_are_refused() -> None:
-    model, tokenizer = tiny_causal_lm(), tiny_tokenizer()
+    model = tiny_causal_lm()
     with pytest.raises(VerifierError, match="temperature is 0"):
-        LabelReader(model, tokenizer, ("Yes", "No"), temperature=0)
+        reader_of(model, temperature=0)
     with pytest.raises(VerifierError, match="batch_size is 0"):
-        LabelReader(model, tokenizer, ("Yes", "No"), batch_size=0)
+        reader_of(model, batch_size=0)
     with pytest.raises(VerifierError, match="batch_size is 0"):
         row_results([], lambda batch: batch.last, model=model, pad_id=0, batch_size=0)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from datasets import Dataset
 from tiny_models import tiny_reward_model, tiny_tokenizer
-from trl import RewardConfig, RewardTrainer
+from trl import RewardConfig, RewardTrainer, apply_chat_template
 
 from reward_models.local_models.encoding import TextEncoder
 from reward_models.preference import BradleyTerryOracle
@@ -28,7 +28,7 @@ def rows(count: int, *, chat: bool) -> list[dict[str, Any]]:
     ]
 
 
-def trainer(folder: Path, *, chat: bool, **options: Any) -> RewardTrainer:
+def trainer(folder: Path, *, chat: bool, data: list[dict[str, Any]] | None = None, **options: Any) -> RewardTrainer:
     arguments = RewardConfig(
         output_dir=str(folder),
         report_to="none",
@@ -42,7 +42,7 @@ def trainer(folder: Path, *, chat: bool, **options: Any) -> RewardTrainer:
         tiny_reward_model(),
         args=arguments,
         processing_class=tiny_tokenizer(chat=chat),
-        train_dataset=Dataset.from_list(rows(64, chat=chat)),
+        train_dataset=Dataset.from_list(data or rows(64, chat=chat)),
     )
 
 
@@ -53,6 +53,20 @@ def test_our_tokens_are_those_of_the_training(tmp_path: Path, chat: bool) -> Non
     prompt = QUESTION if chat else "which?"
     assert list(encoder.answered(prompt, "ababab").ids or ()) == trained_on["chosen_ids"]
     assert list(encoder.answered(prompt, "ab").ids or ()) == trained_on["rejected_ids"]
+
+
+def test_after_a_message_of_the_assistant_our_tokens_are_those_of_trl(tmp_path: Path) -> None:
+    """RewardTrainer takes the response for a message of its own; TRL's generation continues the message."""
+    prompt = [*QUESTION, {"role": "assistant", "content": "I say "}]
+    data = [{**row, "prompt": prompt} for row in rows(4, chat=True)]
+    trained_on = trainer(tmp_path, chat=True, data=data).train_dataset[0]
+    tokenizer = tiny_tokenizer(chat=True)
+    encoder = TextEncoder(tokenizer)
+    assert list(encoder.answered(prompt, "ababab").ids or ()) == trained_on["chosen_ids"]
+    generated_from = apply_chat_template({"prompt": prompt}, tokenizer)["prompt"]
+    assert generated_from == "<s>[user] which?</s>[assistant] I say "
+    expected = tokenizer(generated_from + "ab", add_special_tokens=False)["input_ids"]
+    assert list(encoder.opened(prompt, "ab").ids or ()) == expected
 
 
 @pytest.mark.parametrize("chat", [False, True], ids=["plain", "conversational"])
