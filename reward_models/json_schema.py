@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from reward_models.answers.extraction import after_thinking
 from reward_models.errors import VerifierError
 from reward_models.json_text import FoundJson, NotJsonError, find_json, parse_json
+from reward_models.schema_references import require_inside, require_schema
 from reward_models.stated_answer import require_bool, shown, unreadable
 from reward_models.verdict import Verdict
 
@@ -37,7 +38,7 @@ class JsonSchemaVerifier:
         thinking_end: only the text behind the last one counts; None if the model does not mark it.
 
     Raises:
-        VerifierError: the schema is none, or refers to something outside of itself.
+        VerifierError: the schema is none, or refers to something outside of itself, or to itself without end.
     """
 
     def __init__(
@@ -117,60 +118,20 @@ def _schema_text(schema: Any) -> str:
 @lru_cache(maxsize=_SCHEMA_CACHE)
 def _validator(schema_text: str) -> Validator:
     """The validator of a schema; raises VerifierError for a schema that is none or that needs something outside."""
-    from jsonschema.exceptions import SchemaError
     from jsonschema.validators import Draft202012Validator, validator_for
     from referencing import Registry
 
     schema = json.loads(schema_text)
+    named = schema.get("$schema", "")
+    if not isinstance(named, str):
+        raise VerifierError(
+            f"JsonSchemaVerifier schema has $schema {shown(repr(named))}; expected a text, or leave it out"
+        )
     kind = validator_for(schema, default=Draft202012Validator)
-    try:
-        kind.check_schema(schema)
-    except SchemaError as error:
-        reason = shown(error.message)
-        raise VerifierError(f"JsonSchemaVerifier schema is no JSON schema at {error.json_path}: {reason}") from error
-    _require_inside(schema)
+    require_schema(schema, kind)
+    require_inside(schema, kind)
     # An empty registry fetches nothing, whatever the look at the references may have missed.
     return kind(schema, registry=Registry())
-
-
-def _references(schema: Any) -> Iterator[tuple[str, str]]:
-    """Every key of a schema that points somewhere, or would make a part of it a document of its own, with its text."""
-    parts = list(schema.values()) if isinstance(schema, dict) else schema
-    for key in ("$ref", "$dynamicRef", "$recursiveRef"):
-        if isinstance(schema, dict) and isinstance(schema.get(key), str):
-            yield key, schema[key]
-    for part in parts:
-        if isinstance(part, dict | list):
-            if isinstance(part, dict) and isinstance(part.get("$id"), str):
-                yield "$id", part["$id"]
-            yield from _references(part)
-
-
-def _require_inside(schema: dict[str, Any]) -> None:
-    """Raise VerifierError if a schema refers to anything that it does not hold itself."""
-    from referencing import Registry, Resource
-    from referencing.exceptions import Unresolvable
-    from referencing.jsonschema import DRAFT202012
-
-    resource = Resource.from_contents(schema, default_specification=DRAFT202012)
-    name = resource.id() or ""
-    resolver = Registry().with_resource(name, resource).resolver(name)
-    for key, text in _references(schema):
-        if key == "$id":
-            raise VerifierError(
-                f"JsonSchemaVerifier schema has {key} {text[:80]!r} inside; keep it at the top or remove it"
-            )
-        if not text.startswith("#"):
-            raise VerifierError(
-                f"JsonSchemaVerifier schema has {key} {text[:80]!r}, and nothing is fetched; "
-                "copy what it names into $defs and refer to it as '#/$defs/...'"
-            )
-        try:
-            resolver.lookup(text)
-        except Unresolvable as error:
-            raise VerifierError(
-                f"JsonSchemaVerifier schema has {key} {text[:80]!r}, which it does not hold; correct the path"
-            ) from error
 
 
 def _first(values: Any) -> list[Any]:

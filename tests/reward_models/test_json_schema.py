@@ -143,6 +143,31 @@ def test_compared_with_the_reference() -> None:
             "nothing is fetched",
         ),
         ({"$defs": {"a": {"$id": "http://x/y"}}}, "keep it at the top or remove it"),
+        (
+            {
+                "$schema": "http://json-schema.org/draft-04/schema#",
+                "properties": {"a": {"id": "http://x/", "items": {"$ref": "#/definitions/q"}}},
+                "definitions": {"q": {}},
+            },
+            "keep it at the top or remove it",
+        ),
+        ({"$schema": 5}, "$schema 5; expected a text"),
+        ({"$schema": []}, "$schema []; expected a text"),
+        ({"$ref": "#/x/q", "x": [{}]}, "which it does not hold"),
+        ({"$ref": "#/x", "x": {"type": "objekt"}}, "no JSON schema at $.type"),
+        ({"$ref": "#/const", "const": {"$ref": "http://x"}}, "nothing is fetched"),
+        ({"$ref": "#"}, "refers to itself without end"),
+        ({"not": {"$ref": "#"}}, "refers to itself without end"),
+        ({"properties": {"a": {"anyOf": [{"type": "null"}, {"$ref": "#/properties/a"}]}}}, "itself without end"),
+        ({"$ref": "#/$defs/a", "$defs": {"a": {"dependentSchemas": {"x": {"$ref": "#"}}}}}, "itself without end"),
+        (
+            {"$ref": "#/$defs/0", "$defs": {str(n): {"$ref": f"#/$defs/{n + 1}"} for n in range(45)} | {"45": {}}},
+            "looks at one value on 47 levels",
+        ),
+        (
+            {"$ref": "#/$defs/0", "$defs": {str(n): {"$ref": f"#/$defs/{n + 1}"} for n in range(4000)} | {"4000": {}}},
+            "refers to itself without end",
+        ),
         ({"const": float("nan")}, "is no JSON"),
         ({"const": {1, 2}}, "is no JSON"),
         (json.loads('{"items":' * 50 + "{}" + "}" * 50), "nested more than"),
@@ -154,6 +179,22 @@ def test_a_schema_that_cannot_be(schema, says: str) -> None:
     with pytest.raises(VerifierError) as caught:
         JsonSchemaVerifier(schema=schema)
     assert says in str(caught.value)
+
+
+@pytest.mark.parametrize("schema", [{"$schema": 5}, {"$schema": {}}, {"$ref": "#"}, {"$ref": "#/x/q", "x": [{}]}])
+def test_a_reference_that_is_no_schema_is_a_bad_reference(schema) -> None:
+    text = json.dumps(schema)
+    assert JsonSchemaVerifier().check("{}", text).outcome is Outcome.BAD_REFERENCE
+    assert JsonSchemaVerifier().check(JsonSchemaVerifier().gold_response(text), text).outcome is Outcome.BAD_REFERENCE
+
+
+@pytest.mark.parametrize("value", [{"$ref": "http://x"}, {"$id": "x"}, [{"$ref": "#/missing"}]])
+@pytest.mark.parametrize("keyword", ["const", "enum", "default", "examples"])
+def test_what_looks_like_a_reference_in_plain_data_is_data(keyword: str, value) -> None:
+    text = json.dumps({keyword: [value] if keyword in ("enum", "examples") else value})
+    assert JsonSchemaVerifier().check(JsonSchemaVerifier().gold_response(text), text).outcome is Outcome.CORRECT
+    as_name = JsonSchemaVerifier(schema={"properties": {keyword: {"type": "integer"}}})
+    assert as_name.check(json.dumps({keyword: value}), "").outcome is Outcome.WRONG
 
 
 def test_nothing_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,7 +210,7 @@ def test_nothing_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_nothing_is_fetched_even_if_a_reference_is_overlooked(monkeypatch: pytest.MonkeyPatch) -> None:
     opened = []
-    monkeypatch.setattr(json_schema, "_require_inside", lambda schema: None)
+    monkeypatch.setattr(json_schema, "require_inside", lambda schema, kind: None)
     monkeypatch.setattr(socket, "create_connection", lambda address, *rest, **options: opened.append(address))
     with pytest.raises(Unresolvable):
         JsonSchemaVerifier(schema={"$ref": "http://127.0.0.1:9/overlooked"}).check("{}", "")
@@ -187,7 +228,9 @@ def test_references_inside_work() -> None:
 
 
 def test_a_schema_that_goes_in_circles_is_an_error() -> None:
-    verdict = JsonSchemaVerifier(schema={"$ref": "#"}).check("{}", "")
+    # Only in the first draft, whose keywords are not all looked into: others are refused as schemas.
+    schema = {"$schema": "http://json-schema.org/draft-03/schema#", "extends": {"$ref": "#"}}
+    verdict = JsonSchemaVerifier(schema=schema).check("{}", "")
     assert (verdict.outcome, verdict.detail) == (Outcome.ERROR, "the schema refers to itself without end")
 
 
