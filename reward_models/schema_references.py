@@ -54,13 +54,15 @@ def require_inside(schema: dict[str, Any], kind: type[Validator]) -> None:
                 require_schema(target, kind)  # a pointer may lead to what was data so far
                 parts.append(Resource.from_contents(target, default_specification=DRAFT202012))
     try:
-        levels = _levels(schema, targets, {})
+        known: dict[int, float] = {}
+        levels = max(_levels(part.contents, targets, known) for part in parts)
     except RecursionError:
         levels = math.inf
     if levels > MAX_JSON_DEPTH:
         what = "refers to itself without end" if math.isinf(levels) else f"looks at one value on {levels:.0f} levels"
         raise VerifierError(
-            f"JsonSchemaVerifier schema {what}; expected at most {MAX_JSON_DEPTH} levels of $ref, allOf"
+            f"JsonSchemaVerifier schema {what}; expected at most {MAX_JSON_DEPTH} levels of $ref, allOf and the like. "
+            "Remove a $ref"
         )
 
 
