@@ -23,8 +23,8 @@ class MathVerifier:
 
     Nothing is tolerated that mathematics does not grant: 0.5 is not 50, 50.004 is not 50, 3.1416 is not \pi. What must
     not be computed (`reward_models.answers.limits`) is wrong unless it equals the reference as text. What none of our
-    readers reads goes to math-verify, which may take for ever: the verifier belongs into a `VerifierPool` wherever
-    answers come from a model.
+    readers reads goes to math-verify, if it is short and holds nothing that grows. The verifier belongs into a
+    `VerifierPool` all the same wherever answers come from a model.
 
     Args:
         extraction: "boxed" reads `\boxed{...}` alone; "marked" also a stated answer field; "lenient" also the

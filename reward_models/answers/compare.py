@@ -65,7 +65,14 @@ def same_answer(reference: str, answer: str) -> Decision:
     for name, text in (("answer", answer), ("reference", reference)):
         if len(text) > MAX_READ_CHARS:
             return Decision(False, f"the {name} was refused: {len(text)} characters")
-    first, second = normalise(reference), normalise(answer)
+    try:
+        return _same_notation(normalise(reference), normalise(answer))
+    except RecursionError:  # the caller may have used up most of the stack
+        return Decision(False, "the answer or the reference was refused: it is nested too deeply")
+
+
+def _same_notation(first: str, second: str) -> Decision:
+    """Compare two answers in the one notation."""
     if not second:
         return Decision(False, "the answer is empty")
     decision = _without_parts(first, second) or decide_by_sentence(first, second)

@@ -20,8 +20,10 @@ from typing import NamedTuple
 
 from reward_models.errors import VerifierError
 
-# Brackets and prefix operators nest at most so deep, so that reading cannot exhaust the stack.
+# Brackets and operators nest at most so deep, so that neither reading nor evaluating exhausts the stack.
 MAX_DEPTH = 40
+# More signs in a row behind an operand are no answer: `5%%%`.
+MAX_POSTFIX = 3
 
 _TOKEN = re.compile(
     r"\s*(?:(?P<number>(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+|\.(?![0-9]))?(?:[eE][+-]?[0-9]{1,3}(?![0-9.]))?"
@@ -181,12 +183,14 @@ class _Reader:
         return text in {"(", "[", "{"} or (text == "|" and not self.open_bars)
 
     def power(self) -> Node:
+        depth = self.depth
         self.deeper()
         base = self.postfix(self.atom())
         while self.peek() in {"^", "**"}:
             self.take()
+            self.deeper()
             base = self.postfix(Node("power", (base, self.exponent())))
-        self.depth -= 1
+        self.depth = depth
         return base
 
     def exponent(self) -> Node:
@@ -202,7 +206,7 @@ class _Reader:
         return Node("mul", (_number(-1), exponent)) if negative else exponent
 
     def postfix(self, node: Node) -> Node:
-        while True:
+        for _ in range(MAX_POSTFIX):
             if self.peek() == "!":
                 node = Node("factorial", (node,))
             elif self.peek() == "%":
@@ -212,6 +216,7 @@ class _Reader:
             else:
                 return node
             self.take()
+        return node
 
     def atom(self, *, bare: bool = False) -> Node:
         """One operand; `bare` ends a run of letters at its first one and reads no mixed number."""
@@ -225,7 +230,10 @@ class _Reader:
                 raise UnreadableError("text inside an expression")
             return self.function(token.text[token.text.index("{") + 1 : -1].strip())
         if token.kind == "command":
-            return self.command(token.text)
+            self.deeper()
+            node = self.command(token.text)
+            self.depth -= 1
+            return node
         if token.text in _CLOSING:
             return self.bracket(token.text)
         if token.text == "|":
@@ -242,29 +250,29 @@ class _Reader:
     def _proper_fraction(self) -> Fraction | None:
         """The fraction of a mixed number, if one follows directly; takes it."""
         start = self.at
-        try:
-            if self.peek() == "\\frac":
-                self.take()
-                above, below = self.argument(), self.argument()
-            elif self.kind() == self.kind(2) == "number" and self.peek(1) == "/" and self.tokens[self.at].loose:
-                above = self.atom(bare=True)
-                self.take()
-                below = self.atom(bare=True)
-            else:
-                return None
-        except UnreadableError:
-            self.at = start
+        if self.peek() == "\\frac":
+            self.take()
+            above, below = self._whole_number(of_command=True), self._whole_number(of_command=True)
+        elif self.kind() == self.kind(2) == "number" and self.peek(1) == "/" and self.tokens[self.at].loose:
+            above, _, below = self._whole_number(), self.take(), self._whole_number()
+        else:
             return None
-        if (
-            above.kind == below.kind == "number"
-            and isinstance(above.value, Fraction)
-            and isinstance(below.value, Fraction)
-        ):
-            whole = above.value.denominator == below.value.denominator == 1
-            if whole and 0 < above.value < below.value and self.peek() not in {"^", "**"}:
-                return above.value / below.value
+        if 0 < above < below and self.peek() not in {"^", "**"}:
+            return Fraction(above, below)
         self.at = start
         return None
+
+    def _whole_number(self, *, of_command: bool = False) -> int:
+        r"""Take a number in braces or without, of which a command takes one digit; 0 if there is none."""
+        braces = self.peek() == "{"
+        self.at += braces
+        if of_command and not braces:
+            self._part_digits()
+        text = self.peek()
+        if self.kind() != "number" or not text.isdigit() or (braces and self.peek(1) != "}"):
+            return 0
+        self.at += 1 + braces
+        return int(text)
 
     def word(self, text: str) -> Node:
         if text in _WORD_FUNCTIONS and (len(text) > 2 or text in {"ln", "lg"}):
@@ -325,13 +333,15 @@ class _Reader:
         r"""The argument of a command: a group, a command, a letter, or of `\frac` one digit."""
         if self.peek() in {"{", "("} or self.kind() != "number":
             return self.atom(bare=True)
-        text = self.peek()
-        if whole_number or len(text) == 1:
-            return self.atom(bare=True)
-        if not text.isdigit():
-            raise UnreadableError("a number without braces")
-        self.tokens[self.at : self.at + 1] = [_Token("number", digit, False) for digit in text]
+        if not whole_number:
+            self._part_digits()
+            if len(self.peek()) > 1:
+                raise UnreadableError("a number without braces")
         return self.atom(bare=True)
+
+    def _part_digits(self) -> None:
+        if self.kind() == "number" and self.peek().isdigit():
+            self.tokens[self.at : self.at + 1] = [_Token("number", digit, False) for digit in self.peek()]
 
     def command(self, text: str) -> Node:
         name = text[1:]

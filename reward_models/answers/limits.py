@@ -1,8 +1,8 @@
-"""What is refused before any algebra sees it.
+"""What is refused before any reader of expressions sees it.
 
-A computer algebra system evaluates while it parses: nine characters can ask for a number with more digits
-than there are atoms. The time limit of the pool would end that; refusing costs nothing. An answer that is
-refused is wrong unless it equals the reference as text.
+Nine characters can ask for a number with more digits than there are atoms. The time limit of a pool would end
+that; refusing costs nothing. What algebra may see is narrower still (`readable_by_algebra` in `symbolic`). An
+answer that is refused is wrong unless it equals the reference as text.
 """
 
 from __future__ import annotations

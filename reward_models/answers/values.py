@@ -19,7 +19,7 @@ import random
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from functools import lru_cache
-from math import comb, factorial, gcd, lcm
+from math import comb, factorial, gcd, isqrt, lcm
 from typing import Any
 
 from reward_models.answers.expressions import Node, variables
@@ -33,6 +33,8 @@ DIGITS = 40
 MAX_DIGITS = 3000
 # A power of fractions beyond is computed to finitely many digits instead.
 MAX_EXACT_BITS = 40_000
+# No exact root is looked for in a longer whole number.
+MAX_ROOT_BITS = 4000
 MAX_FACTORIAL = 999
 # Functions, roots and powers that are computed to many digits; a final answer has a few.
 MAX_FUNCTIONS = 40
@@ -371,17 +373,18 @@ def _exact_root(value: Fraction, degree: int) -> Fraction | None:
 
 
 def _whole_root(value: int, degree: int) -> int | None:
-    """The whole root of a whole number by bisection on its bits, or None."""
+    """The whole root of a whole number by Newton's method from above, or None."""
     if value < 2 or degree == 1:
         return value
-    low, high = 1, 1 << (value.bit_length() // degree + 1)
-    while low <= high:
-        middle = (low + high) // 2
-        power = middle**degree
-        if power == value:
-            return middle
-        low, high = (middle + 1, high) if power < value else (low, middle - 1)
-    return None
+    if value.bit_length() > MAX_ROOT_BITS:
+        return None
+    root = isqrt(value) if degree == 2 else 1 << -(-value.bit_length() // degree)
+    while degree > 2:
+        smaller = ((degree - 1) * root + value // root ** (degree - 1)) // degree
+        if smaller >= root:
+            break
+        root = smaller
+    return root if root**degree == value else None
 
 
 def _whole_numbers(name: str, values: list[Value]) -> Fraction:
