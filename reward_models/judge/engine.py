@@ -4,31 +4,51 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from reward_models.judge.cache import AnswerCache, KeptAnswer, content_key
+from reward_models.judge.completion import Reply
 from reward_models.judge.judgement import Judgement, JudgeOutcome
 from reward_models.judge.loop_thread import LoopThread
 from reward_models.judge.prompts import PROMPT_VERSION, Question
 from reward_models.judge.reading import read_answer
 from reward_models.judge.settings import JudgeSettings
 from reward_models.judge.tally import Tally
-from reward_models.judge.transport import Transport
+from reward_models.judge.transport import RETRIED, Transport
 
 logger = logging.getLogger(__name__)
 
+# A batch is given up after as many failures in a row as there are requests in flight, but not for fewer than these.
+MIN_FAILURES_IN_A_ROW = 4
+
+
+class _Batch:
+    """Gives the rest of a batch up where waiting helps nobody: a dead server costs one time limit, not hours."""
+
+    def __init__(self, concurrency: int) -> None:
+        self._limit = max(MIN_FAILURES_IN_A_ROW, concurrency)
+        self._in_a_row = 0
+        self.given_up: Reply | None = None
+
+    def note(self, reply: Reply) -> None:
+        """See how a question ended, all its retries included."""
+        self._in_a_row = self._in_a_row + 1 if reply.outcome in RETRIED else 0
+        if self._in_a_row == self._limit:
+            self.given_up = Reply(
+                reply.outcome, f"not asked: {self._limit} questions of the batch in a row ended so: {reply.text}"
+            )
+
 
 class Engine:
-    """Answers questions from disk or from the server; belongs to the process that made it."""
+    """Answers questions from disk or from the server; of no use in a forked process, which lacks the thread."""
 
     def __init__(self, settings: JudgeSettings, tally: Tally) -> None:
-        self.pid = os.getpid()
         self._settings = settings
         self._tally = tally
         self._cache = None if settings.cache_dir is None else AnswerCache(settings.cache_dir)
         self._transport = Transport(settings, tally)
+        self._slots = asyncio.Semaphore(settings.concurrency)
         self._loop = LoopThread(self._transport.aclose)
 
     def answer(self, questions: Sequence[Question]) -> list[Judgement]:
@@ -51,11 +71,15 @@ class Engine:
         self._loop.stop()
 
     async def _ask_all(self, questions: Mapping[str, Question]) -> dict[str, Judgement]:
-        judgements = await asyncio.gather(*(self._ask(key, question) for key, question in questions.items()))
-        return dict(zip(questions, judgements, strict=True))
+        batch = _Batch(self._settings.concurrency)
+        async with asyncio.TaskGroup() as group:  # should one raise, nobody pays for the others' answers
+            tasks = {key: group.create_task(self._ask(key, question, batch)) for key, question in questions.items()}
+        return {key: task.result() for key, task in tasks.items()}
 
-    async def _ask(self, key: str, question: Question) -> Judgement:
-        reply = await self._transport.ask(question)
+    async def _ask(self, key: str, question: Question, batch: _Batch) -> Judgement:
+        async with self._slots:  # kept while waiting for a retry, so that an overloaded server is asked less
+            reply = batch.given_up or await self._transport.ask(question)
+            batch.note(reply)
         tokens = (reply.prompt_tokens, reply.completion_tokens)
         if reply.outcome is not JudgeOutcome.OK:
             return Judgement(reply.outcome, None, reply.text, *tokens)

@@ -40,6 +40,7 @@ class Judge:
         self._lock = threading.Lock()
         self._engine: Engine | None = None
         self._finalizer: weakref.finalize[..., Judge] | None = None
+        _JUDGES.add(self)
 
     def score_many(
         self, criterion: str, responses: Sequence[str], prompts: Sequence[str] | None = None
@@ -158,14 +159,29 @@ class Judge:
 
     def _started(self) -> Engine:
         with self._lock:
-            if self._engine is not None and self._engine.pid == os.getpid():
-                return self._engine
-            if self._finalizer is not None:
-                self._finalizer.detach()  # after a fork: the thread is the parent's to stop
-            self._engine = Engine(self.settings, self._tally)
-            self._finalizer = weakref.finalize(self, self._engine.stop)
+            if self._engine is None:
+                self._engine = Engine(self.settings, self._tally)
+                self._finalizer = weakref.finalize(self, self._engine.stop)
             return self._engine
 
+    def _after_fork(self) -> None:
+        """In a forked process: thread and connections are the parent's, whose other threads may have held a lock."""
+        if self._finalizer is not None:
+            self._finalizer.detach()
+        self._lock, self._engine, self._finalizer = threading.Lock(), None, None
+        self._tally.renew_lock()
+
+
+_JUDGES: weakref.WeakSet[Judge] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for judge in list(_JUDGES):
+        judge._after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 _NO_TEXT = Judgement(JudgeOutcome.BAD_REQUEST, None, "not sent: what is to be judged is no text (str)")
 

@@ -24,9 +24,10 @@ class JudgeSettings:
     local server needs none. `temperature` None sends none, for models that refuse the setting. `timeout_s` bounds one
     request from start to last byte, `total_timeout_s` one question with all its retries; `max_retries` counts the
     attempts after the first, waiting about `backoff_s`, doubled each time, or as long as the server asks. `concurrency`
-    bounds the requests in flight of one process. `structured` "auto" asks for answers under a JSON schema and does
-    without where the server rejects that. `cache_dir` None keeps no answers. Prices are per million tokens, both or
-    none. A text of more than `max_text_chars` characters is cut in its middle, and the judge is told so.
+    bounds the requests in flight of one process; after as many questions in a row (at least 4) that waiting did not
+    help, the rest of a batch fails without being asked. `structured` "auto" asks for answers under a JSON schema and
+    does without where the server rejects that. `cache_dir` None keeps no answers. Prices are per million tokens, both
+    or none. A text of more than `max_text_chars` characters is cut in its middle, and the judge is told so.
 
     Raises:
         VerifierError: a setting is out of range.

@@ -14,10 +14,14 @@ class Tally:
     """The counters behind `Judge.counts()`."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self.renew_lock()
         self._outcomes: Counter[JudgeOutcome] = Counter()
         self._numbers: Counter[str] = Counter()
         self._bias_sum = 0.0
+
+    def renew_lock(self) -> None:
+        """In a forked process: a thread that stayed in the parent may have held the lock."""
+        self._lock = threading.Lock()
 
     def add(self, name: str, count: int = 1) -> int:
         """Count under the name of a field of JudgeCounts; returns the number before."""

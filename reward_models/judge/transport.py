@@ -82,7 +82,6 @@ class Transport:
             max_retries=0,
             http_client=_http_client(None if settings.is_openai() else self._key),
         )
-        self._slots = asyncio.Semaphore(settings.concurrency)
         self._uses_schema = settings.structured != "off"
         self._may_drop_schema = settings.structured == "auto"
         self._limit_name = "max_tokens"
@@ -97,22 +96,18 @@ class Transport:
         await self._client.close()
 
     async def ask(self, question: Question) -> Reply:
-        """Ask until there is an answer or a limit is reached; a question keeps its slot while it waits.
-
-        So an overloaded server is asked less, and no question waits behind more than the limits of those before it.
-        """
-        async with self._slots:
-            loop = asyncio.get_running_loop()
-            deadline = loop.time() + self._settings.total_timeout_s
-            for number in range(self._settings.max_retries + 1):
-                attempt = await self._attempt(question, min(self._settings.timeout_s, deadline - loop.time()))
-                wait = max(attempt.wait_s, backoff(number, self._settings.backoff_s))
-                is_last = number == self._settings.max_retries or loop.time() + wait >= deadline
-                if not attempt.again or is_last:
-                    break
-                await asyncio.sleep(wait)
-                self._tally.add("retries")
-            return attempt.reply
+        """Ask until there is an answer or a limit is reached."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._settings.total_timeout_s
+        for number in range(self._settings.max_retries + 1):
+            attempt = await self._attempt(question, min(self._settings.timeout_s, deadline - loop.time()))
+            wait = max(attempt.wait_s, backoff(number, self._settings.backoff_s))
+            is_last = number == self._settings.max_retries or loop.time() + wait >= deadline
+            if not attempt.again or is_last:
+                break
+            await asyncio.sleep(wait)
+            self._tally.add("retries")
+        return attempt.reply
 
     async def _attempt(self, question: Question, timeout_s: float) -> _Attempt:
         """One attempt within `timeout_s`: the client's own limit holds per read, and a server may drip."""

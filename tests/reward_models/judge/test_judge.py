@@ -121,6 +121,27 @@ def test_the_server_may_ask_for_a_wait(server):
     assert time.perf_counter() - start >= 1.2  # the back-off alone is 0.01 s
 
 
+def test_a_batch_that_a_dead_server_leaves_unanswered_is_given_up(server):
+    commands = [f"hang {i}" for i in range(100)]
+    judgements, counts = score(server, commands, timeout_s=0.5, total_timeout_s=0.5, concurrency=5)
+    assert {judgement.outcome for judgement in judgements} == {JudgeOutcome.TIMEOUT}
+    assert counts.requests < 10
+    assert counts.outcomes[JudgeOutcome.TIMEOUT] == 100
+    assert "not asked: 5 questions of the batch in a row ended so: no complete answer" in judgements[-1].reason
+
+
+def test_a_batch_is_not_given_up_for_failures_between_answers(server):
+    commands = [f"status 500 {i}" if i % 4 else f"score 0.{i}" for i in range(20)]
+    with Judge(server.settings(max_retries=0, concurrency=1)) as judge:
+        judgements = judge.score_many("anything", [f"do: {command}" for command in commands])
+        assert judge.counts().requests == 20
+        assert [judgement.outcome for judgement in judgements].count(OK) == 5
+        judge.score_many("anything", [f"do: status 500 {i}" for i in range(20)])
+        assert judge.counts().requests == 24
+        [judgement] = judge.score_many("anything", ["do: score 0.5"])  # the next batch is asked again
+        assert judgement.value == 0.5
+
+
 @pytest.mark.parametrize("wait", ["3600", "date+3600"])
 def test_a_wait_beyond_the_total_limit_is_not_begun(server, wait):
     start = time.perf_counter()
@@ -679,6 +700,34 @@ def test_a_fork_of_a_started_judge_asks_for_itself(server):
     process = run_script(server, body)
     output, errors = process.communicate(timeout=60)
     assert (sorted(output.split()), errors) == ([b"0", b"0.25", b"0.75"], b"")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_fork_while_another_thread_holds_a_lock_asks_and_ends(server):
+    body = """
+    import faulthandler, threading
+    judge.score_many("anything", ["do: score 0.5"])
+    held, forked = threading.Event(), threading.Event()
+
+    def hold():
+        with judge._lock, judge._tally._lock, judge._engine._loop._lock:
+            held.set()
+            forked.wait()
+
+    threading.Thread(target=hold).start()
+    held.wait()
+    child = os.fork()
+    if not child:
+        faulthandler.dump_traceback_later(20, exit=True)  # far beyond what it takes
+        print(judge.score_many("anything", ["do: score 0.75"])[0].value, flush=True)
+        judge.close()
+        sys.exit()
+    forked.set()
+    print(os.waitpid(child, 0)[1])
+    """
+    process = run_script(server, body)
+    output, errors = process.communicate(timeout=60)
+    assert (output.split(), errors) == ([b"0.75", b"0"], b"")
 
 
 def test_importing_the_judge_does_not_load_openai():
