@@ -174,10 +174,10 @@ def _check(options: argparse.Namespace) -> int:
 
 def _verify(options: argparse.Namespace) -> int:
     from rltoolkit.commands.verify import VerifyRequest, verify_file
-    from rltoolkit.commands.verify_report import require_folder_of
+    from rltoolkit.commands.verify_report import require_place_for
 
     if options.json is not None:
-        require_folder_of(options.json)
+        require_place_for(options.json, options.file)
     request = VerifyRequest(
         options.file, options.verifier, options.response, options.reference, options.label, tuple(options.set)
     )

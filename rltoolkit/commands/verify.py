@@ -12,14 +12,15 @@ from typing import Any
 import yaml
 
 from reward_models import VerifierPool
-from reward_models.reward_func import completion_text
+from reward_models.reward_func import reference_text, response_of
 from reward_models.verdict import Verdict, Verifier
 from rltoolkit.commands.verify_report import JudgedRow, VerifyReport, make_report
-from rltoolkit.errors import DataError, RLToolkitError
+from rltoolkit.errors import DataError
 from rltoolkit.recipe.option_findings import option_findings
 from rltoolkit.recipe.plugin_options import VERIFIER_OPTIONS
 from rltoolkit.recipe.plugins import NotMadeError, build_verifier
 from rltoolkit.recipe.problems import RecipeProblem, did_you_mean
+from rltoolkit.recipe.schema import IMPORT_PATH
 from rltoolkit.recipe.yaml_source import parse_scalar
 
 # Rows judged between two movements of the progress bar.
@@ -58,7 +59,7 @@ def make_verifier(name: str, options: Sequence[str] = (), folders: Sequence[Path
 
     `folders` are searched for modules beside the working directory.
     """
-    if name not in VERIFIER_OPTIONS and ":" not in name:
+    if name not in VERIFIER_OPTIONS and not IMPORT_PATH.fullmatch(name):
         known = ", ".join(VERIFIER_OPTIONS)
         remedy = did_you_mean(name, VERIFIER_OPTIONS, "check the name")
         raise DataError(f"--verifier is {name!r}, expected {known} or package.module:Class; {remedy}")
@@ -71,16 +72,17 @@ def make_verifier(name: str, options: Sequence[str] = (), folders: Sequence[Path
         return build_verifier(section, folders=folders)
     except NotMadeError as error:
         one = error.finding
-        raise DataError(
-            str(RecipeProblem("the arguments", f"--{one.key}", one.found, one.expected, one.remedy))
-        ) from error
+        key = "--verifier" if one.key == "verifier" else f"--set {one.key}"
+        raise DataError(str(RecipeProblem("the arguments", key, one.found, one.expected, one.remedy))) from error
 
 
 @dataclass(frozen=True)
 class _Row:
+    """What a line holds; a response or a reference that is no text is for the pool to judge."""
+
     line: int
-    response: str
-    reference: str
+    response: Any
+    reference: Any
     label: bool | None
 
 
@@ -88,6 +90,8 @@ def _option(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key.isidentifier():
         raise DataError(f"--set is {text!r}; expected option=value, such as extraction=lenient")
+    if key == "verifier":
+        raise DataError(f"--set is {text!r}; name the verifier with --verifier {value}")
     if "#" in value and not value.startswith(("'", '"', "[", "{")):
         return key, value  # YAML would take it for a comment, which nobody writes into an argument
     try:
@@ -99,20 +103,20 @@ def _option(text: str) -> tuple[str, Any]:
 
 def _rows(request: VerifyRequest) -> Iterator[_Row]:
     try:
-        with request.file.open(encoding="utf-8-sig") as file:
+        with request.file.open("rb") as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
                     yield _row(line, request, number)
-    except UnicodeDecodeError as error:
-        raise DataError(f"{request.file} is not UTF-8 text; save it as UTF-8") from error
     except OSError as error:
         raise DataError(f"{request.file} cannot be read: {error.strerror}; give a JSONL file") from error
 
 
-def _row(line: str, request: VerifyRequest, number: int) -> _Row:
+def _row(line: bytes, request: VerifyRequest, number: int) -> _Row:
     place = f"{request.file} line {number}"
     try:
-        row = json.loads(line)
+        row = json.loads(line.decode("utf-8-sig"), parse_int=_integer)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{place} is not UTF-8 text ({error}); save the file as UTF-8") from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"{place} is not JSON ({error}); give one object a line") from error
     if not isinstance(row, dict):
@@ -123,22 +127,15 @@ def _row(line: str, request: VerifyRequest, number: int) -> _Row:
             remedy = did_you_mean(column, list(row), "name a column with --response, --reference or --label")
             raise DataError(f"{place} has no {column!r}, only {', '.join(row)}; {remedy}")
     label = None if request.label is None else _label(row[request.label], request.label, place)
-    response = _response(row[request.response], request.response, place)
-    return _Row(number, response, _text(row[request.reference]), label)
+    return _Row(number, response_of(row[request.response]), reference_text(row[request.reference]), label)
 
 
-def _response(value: Any, column: str, place: str) -> str:
-    if isinstance(value, str):
-        return value
+def _integer(digits: str) -> int | str:
+    """An integer; one that Python refuses to read stays its digits, as which a reference is judged anyway."""
     try:
-        return completion_text(value)
-    except (RLToolkitError, AttributeError, TypeError, KeyError, IndexError) as error:
-        found = f"{place}: {column} is {type(value).__name__}, expected a text or chat messages"
-        raise DataError(f"{found}; correct such rows, or leave them out") from error
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+        return int(digits)
+    except ValueError:
+        return digits
 
 
 def _label(value: Any, column: str, place: str) -> bool:

@@ -31,10 +31,11 @@ class JudgedRow:
     label: bool | None
 
     @classmethod
-    def of(cls, line: int, reference: str, label: bool | None, verdict: Verdict) -> JudgedRow:
-        """A row and its verdict, long texts cut."""
+    def of(cls, line: int, reference: object, label: bool | None, verdict: Verdict) -> JudgedRow:
+        """A row and its verdict, long texts cut; a reference that is no text is shown as the JSON that it is."""
+        text = reference if isinstance(reference, str) else json.dumps(reference)
         extracted = None if verdict.extracted is None else verdict.extracted[:KEPT_CHARS]
-        return cls(line, reference[:KEPT_CHARS], extracted, str(verdict.outcome), verdict.detail, label)
+        return cls(line, text[:KEPT_CHARS], extracted, str(verdict.outcome), verdict.detail, label)
 
     def text(self) -> str:
         """The row in one line."""
@@ -88,12 +89,17 @@ class VerifyReport:
             raise _not_writable(path, error.strerror) from error
 
 
-def require_folder_of(path: Path) -> None:
-    """Raise DataError unless `path` can be written as far as is seen now, before hours are spent on what goes there."""
+def require_place_for(path: Path, source: Path) -> None:
+    """Raise DataError unless `path` can be written as far as is seen now, before hours are spent on what goes there.
+
+    The file `source` that is judged is no place for its own report.
+    """
     if not path.parent.is_dir():
         raise _not_writable(path, "no such folder")
     if path.is_dir():
         raise _not_writable(path, "is a folder")
+    if path.exists() and source.exists() and path.samefile(source):
+        raise DataError(f"{path} is the file that is judged, which would be lost; give another path for the report")
 
 
 def make_report(judged: Sequence[JudgedRow], seconds: float, *, labelled: bool) -> VerifyReport:

@@ -18,6 +18,7 @@ from rltoolkit.recipe.problems import RefusedError, did_you_mean
 
 EMBEDDED_DATA = ("embedded:countdown",)
 EMBEDDED_MODELS = ("embedded:countdown",)
+IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def _import_path_or(known: tuple[str, ...]) -> BeforeValidator:
     def check(value: object) -> object:
         if not isinstance(value, str) or value in known:
             return value
-        if re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", value):
+        if IMPORT_PATH.fullmatch(value):
             return value
         expected = f"{', '.join(known)} or an import path package.module:Name"
         raise RefusedError(f"is {value!r}", expected=expected, remedy=did_you_mean(value, known, "give one of these"))

@@ -126,6 +126,17 @@ def test_verify_refuses_at_once_what_it_could_not_write(tmp_path: Path, capsys: 
         assert f"{out} cannot be written: {says}" in capsys.readouterr().err
 
 
+def test_verify_does_not_overwrite_what_it_judges(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, link = tmp_path / "rows.jsonl", tmp_path / "link.json"
+    file.write_text('{"response": "\\\\boxed{2}", "reference": "2"}\n')
+    before = file.read_bytes()
+    link.symlink_to(file)
+    for out in (file, link):
+        assert main(["verify", str(file), "--json", str(out)]) == 2
+        assert "is the file that is judged, which would be lost" in capsys.readouterr().err
+    assert file.read_bytes() == before
+
+
 def test_verify_names_every_verifier(capsys: pytest.CaptureFixture[str]) -> None:
     from rltoolkit.recipe.schema import VERIFIERS
 

@@ -138,7 +138,7 @@ def test_options_of_several_kinds() -> None:
         (
             "any_of",
             ["verifiers=[{verifier: 'no_such:Thing'}]"],
-            "--verifiers.0.verifier in the arguments is 'no_such:Thing'",
+            "--set verifiers.0.verifier in the arguments is 'no_such:Thing'",
         ),
         ("json_schema", ["schema={type: objekt}"], "json_schema refuses its options"),
     ],
@@ -153,6 +153,9 @@ def test_wrong_options(name: str, options: list[str], says: str) -> None:
     ("name", "options", "says"),
     [
         ("maths", [], "did you mean math?"),
+        (":Thing", [], "expected math, countdown, "),
+        ("package:", [], "or package.module:Class"),
+        ("exact", ["verifier=integer"], "--set is 'verifier=integer'; name the verifier with --verifier integer"),
         ("no_such_module:Thing", [], "cannot be imported"),
         ("reward_models:Outcome", [], "refuses"),
         ("rltoolkit.errors:DataError", [], "without check"),
@@ -182,8 +185,6 @@ def test_a_verifier_that_cannot_be_made(name: str, options: list[str], says: str
         ([ROWS[0], "{\n"], "line 2 is not JSON"),
         (["3\n"], "line 1 is no object"),
         ([{"completion": "x", "golds": "y", "label": 1}], "did you mean golds?"),
-        ([{"completion": 3, "gold": "y", "label": 1}], "completion is int, expected a text"),
-        ([{"completion": [3], "gold": "y", "label": 1}], "completion is list, expected a text"),
         (["[" * 100_000 + "\n"], "line 1 is not JSON"),
         ([{"completion": "x", "gold": "y", "label": "yes"}], "label is 'yes', expected true, false, 0 or 1"),
         ([{"completion": "x", "gold": "y", "label": None}], "label is None"),
@@ -198,6 +199,31 @@ def test_a_file_that_cannot_be_judged(write, rows: list[Any], says: str) -> None
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be read"):
         verify_file(request(tmp_path / "none.jsonl"))
-    (tmp_path / "binary.jsonl").write_bytes(b"\xff\xfe\xff")
-    with pytest.raises(DataError, match="is not UTF-8"):
+    line = json.dumps(ROWS[0]).encode()
+    (tmp_path / "binary.jsonl").write_bytes(b"\xef\xbb\xbf" + line + b"\r\n" + line.replace(b"so", b"s\xff") + b"\n")
+    with pytest.raises(DataError, match="line 2 is not UTF-8 text"):
         verify_file(request(tmp_path / "binary.jsonl"))
+
+
+def test_a_reference_that_is_no_text_or_number_is_bad(write) -> None:
+    rows = [{"completion": f"\\boxed{{{json.dumps(gold)}}}", "gold": gold} for gold in (None, True, ["a"], {"a": 1})]
+    report = verify_file(request(write(*rows), verifier="exact", label=None), workers=1)
+    assert report.outcomes["bad_reference"] == report.rows == 4
+    assert [row.reference for row in report.unscored] == ["null", "true", '["a"]', '{"a": 1}']
+
+
+def test_a_number_is_judged_as_its_text_however_long(write) -> None:
+    digits = "7" * 5000
+    rows = [f'{{"completion": "\\\\boxed{{{text}}}", "gold": {text}}}\n' for text in ("0.5", "7", digits[:400], digits)]
+    report = verify_file(request(write(*rows), verifier="exact", label=None), workers=1)
+    assert report.outcomes["correct"] == report.rows == 4
+
+
+def test_a_response_that_is_no_text_is_an_error_of_its_row(write) -> None:
+    rows = [{"completion": odd, "gold": "1", "label": True} for odd in (None, 3, [3], {"content": "\\boxed{1}"})]
+    report = verify_file(request(write(*rows, ROWS[0])), workers=1)
+    assert (report.outcomes["error"], report.outcomes["correct"]) == (4, 1)
+    assert [(row.line, row.detail) for row in report.unscored][:2] == [
+        (1, "the response is NoneType, expected str"),
+        (2, "the response is int, expected str"),
+    ]
