@@ -23,9 +23,10 @@ from typing import Literal, NamedTuple
 
 from reward_models.answers.boxes import first_simple_box, last_boxes
 from reward_models.answers.json_field import json_answer
-from reward_models.answers.lenient import last_expression, whole_response
+from reward_models.answers.lenient import last_expression
 from reward_models.answers.lists import as_one
 from reward_models.answers.statements import stated_answer
+from reward_models.answers.whole import whole_answer
 
 ExtractionPolicy = Literal["boxed", "marked", "lenient"]
 BoxChoice = Literal["last", "first"]
@@ -60,7 +61,7 @@ def extract(text: str, policy: ExtractionPolicy, box: BoxChoice = "last") -> Ext
     found = _marked(text)
     if found is not None or policy == "marked":
         return found
-    whole = whole_response(text)
+    whole = whole_answer(text)
     if whole is not None:
         return Extracted(whole, "whole response")
     last = last_expression(text)

@@ -1,13 +1,12 @@
 r"""The last expression of a response: for evaluation, where a number in passing may be taken for the answer.
 
-In this order:
-
-- The whole response, if it is one line without formulas that is an expression, a number with up to three words,
-  or a few words without any number.
 - Of the last formula and the last number in plain text the later one. Formulas in a list count together. Formulas
-  that are only names (`$n$`, `$ABC$`) count where there is nothing else. A number is read with what it is part of
-  (`2√3`, `(1, 2)`, `3/4`, `50%`); of a chain of equations the last side counts. Numbers in words (`K2A`),
-  in exponents and in indices are no numbers.
+  that are only names (`$n$`, `$ABC$`) count where there is nothing else.
+- A number is read with what it is part of (`2√3`, `(1, 2)`, `3/4`, `50%`); of a chain of equations the last side
+  counts. It is read with the words that change it, too, so that it does not equal the bare number: `negative 12`,
+  `sqrt 12`, `at most 12`, `12 million`, `12 and a half`, `12 x`, `5 to 12`, `3 or 12`.
+- Numbers in words (`K2A`), in exponents and in indices are no numbers; those in a remark in brackets
+  (`(see Section 3)`) count only where there are no others.
 - Where the text has none, the same in blocks of code and their output.
 """
 
@@ -16,29 +15,16 @@ from __future__ import annotations
 import re
 from collections import deque
 
-from reward_models.answers.formulas import formulas
+from reward_models.answers.formulas import Formula, formulas
 from reward_models.answers.lists import as_one, last_list
 from reward_models.answers.prose import without_code
 
-# A longer response, or one of more words, is prose.
-MAX_BARE_CHARS = 200
-MAX_BARE_WORDS_CHARS = 60
-MAX_UNIT_WORDS = 3
 # So much of the text before and behind the last number is searched for what it is part of.
 _BEFORE_CHARS, _BEHIND_CHARS = 200, 80
 
-_COMMAND = re.compile(
-    r"\\(?:begin|end)\{[^{}]*\}|\\(?:text|textrm|mathrm|mbox|operatorname|mathbf)\s*\{[^{}]*\}|\\[A-Za-z]+"
-)
-_WORD = re.compile(r"[A-Za-z]{2,}")
-# What a tokenizer writes for the end of a turn.
-_END_TOKENS = re.compile(r"(?:\s*(?:<\|[\w ]*\|>|</s>|<eos>|<end_of_turn>))+\Z")
-# Names that may stand in a bare formula although they look like words.
-_FUNCTIONS = frozenset(
-    {"sqrt", "pi", "sin", "cos", "tan", "sec", "csc", "cot", "log", "ln", "exp", "or", "and", "am", "pm", "inf"}
-)
 _NAME_ONLY = re.compile(r"[A-Za-z\s'{}]|\\(?:triangle|angle|overline|mathrm|text|mathbf|vec)(?![A-Za-z])")
 _FREE_NUMBER = re.compile(r"(?<![\w.,^_\\])(?<![\^_]\{)(?:[0-9][0-9,]*+(?:\.[0-9]++)?|\.[0-9]++)")
+_REMARK = re.compile(r"(?<![\w\\])\((?=[^()\n]*(?!sqrt)[A-Za-z]{4})[^()\n]{1,200}\)")
 
 _NUMBER = (
     r"(?:[$€£]\s?)?(?:[0-9]+(?:\s?:\s?[0-9]+)+|[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?|[0-9]+(?:,[0-9]+)+"
@@ -55,25 +41,24 @@ _TERM = rf"(?<![A-Za-z0-9])[-+−±]?(?:{_NUMBER}|{_GROUP}|{_COMMAND_PART}|{_FUN
 _OPERATOR = r"(?:\s*(?:\*\*|[-+−±*/^×·÷=≈≠<>≤≥])\s*)"
 _EXPRESSION = re.compile(rf"{_TERM}(?:{_OPERATOR}{_TERM})*+")
 _EQUALS = re.compile(r"(?<![<>!])=|≈|\\approx(?![A-Za-z])")
-
-
-def whole_response(text: str) -> str | None:
-    """Return a response that is nothing but an answer."""
-    line = text.strip()
-    if len(line) > MAX_BARE_CHARS:
-        return None
-    line = _END_TOKENS.sub("", line).strip("*`").strip()
-    if not line or ("\n" in line and not line.startswith("\\begin{")):
-        return None
-    if next(formulas(line), None) is not None:
-        return None
-    words = [word.lower() for word in _WORD.findall(_COMMAND.sub(" ", line))]
-    if set(words) <= _FUNCTIONS:
-        return line
-    if not any(character.isdigit() for character in line):
-        return line if len(line) <= MAX_BARE_WORDS_CHARS else None
-    starts_with_number = _FREE_NUMBER.match(line.lstrip("-+$€£ ")) is not None
-    return line if starts_with_number and len(words) <= MAX_UNIT_WORDS else None
+# What stands before a number and changes it, and what stands behind it.
+_BEFORE = re.compile(
+    r"(?<![\w\\])(?:(?:negative|minus|plus|times|choose|twice|sqrt|(?:log|ln|sin|cos|tan)(?:_\{?\w+\}?)?"
+    r"|(?:square|cube)\s+root\s+of|(?:half|third|quarter|double|triple|percent|%)\s+of"
+    r"|(?:less|more|fewer|greater|other|rather)\s+than|at\s+(?:most|least)|instead\s+of|except|not|never)\s+)+\Z",
+    re.IGNORECASE,
+)
+_FRACTIONS = (
+    r"(?:half|halves|thirds?|quarters?|fourths?|fifths?|sixths?|sevenths?|eighths?|ninths?|tenths?|hundredths?)"
+)
+_BEHIND = re.compile(
+    r"[A-Za-z]+"
+    r"|(?:\s+(?:hundred|thousand|million|billion|trillion|dozen|percent|squared|cubed|factorial"
+    rf"|(?:and\s+)?(?:an?|one|two|three)[\s-]{_FRACTIONS}|{_FRACTIONS}|repeating|(?![aAI]\b)[A-Za-z]\b(?!['’]|\.[a-z]))s?\b)+",
+    re.IGNORECASE,
+)
+# Two numbers with only this between them are said together.
+_JOINED = re.compile(r"\$?(?:\s*[,;]\s+(?:(?:and|or)\s+)?|\s+(?:and|or|to|through|plus|minus|times|choose)\s+)\$?")
 
 
 def last_expression(text: str) -> tuple[str, str] | None:
@@ -85,7 +70,7 @@ def last_expression(text: str) -> tuple[str, str] | None:
 def _last_expression(text: str) -> tuple[str, str] | None:
     found = list(formulas(text))
     telling = [formula for formula in found if not _is_name(formula.content)]
-    number = _last_number(text, after=telling[-1].end if telling else 0)
+    number = _last_number(text, telling[-1] if telling else None)
     if number is not None:
         return number, "last number"
     listed = last_list(text, telling or found)
@@ -96,17 +81,44 @@ def _is_name(formula: str) -> bool:
     return not _NAME_ONLY.sub("", formula)
 
 
-def _last_number(text: str, after: int) -> str | None:
-    """The last number behind a place in the text, with the expression it is part of."""
-    numbers = deque(_FREE_NUMBER.finditer(text, after), maxlen=1)
-    if not numbers:
+def _last_number(text: str, formula: Formula | None) -> str | None:
+    """The last number behind the last formula, with what it is part of."""
+    after = 0 if formula is None else formula.end
+    number = _last_match(_REMARK.sub(lambda remark: " " * len(remark[0]), text), after)
+    if number is None and formula is None:
+        number = _last_match(text, after)
+    if number is None:
         return None
-    number = numbers[0]
     begin = max(after, text.rfind("\n", after, number.start()) + 1, number.start() - _BEFORE_CHARS)
     line = text[begin : number.end() + _BEHIND_CHARS].split("\n", 1)[0]
     position = number.start() - begin
-    for expression in _EXPRESSION.finditer(line):
+    expressions = list(_EXPRESSION.finditer(line))
+    for index, expression in enumerate(expressions):
         if expression.start() <= position < expression.end():
-            side = _EQUALS.split(expression[0])[-1].strip()
-            return side or number[0].rstrip(",")
+            formula_before = text[formula.start : after] if formula is not None and begin == after else ""
+            return _in_full(line, expressions[: index + 1], formula_before) or number[0].rstrip(",")
     return number[0].rstrip(",")
+
+
+def _last_match(text: str, after: int) -> re.Match[str] | None:
+    return next(iter(deque(_FREE_NUMBER.finditer(text, after), maxlen=1)), None)
+
+
+def _in_full(line: str, expressions: list[re.Match[str]], formula_before: str) -> str:
+    """The last of the expressions with those that are said together with it and the words that change them.
+
+    `formula_before` is the formula that ends where the line begins, if there is one.
+    """
+    first = last = expressions[-1]
+    for earlier in reversed(expressions[:-1]):
+        if not (_JOINED.fullmatch(line, earlier.end(), first.start()) and any(map(str.isdigit, earlier[0]))):
+            break
+        first = earlier
+    behind = _BEHIND.match(line, last.end())
+    end = last.end() if behind is None else behind.end()
+    if formula_before and _JOINED.fullmatch(line, 0, first.start()):
+        return formula_before + line[:end]
+    said = line[first.start() : end]
+    sides = _EQUALS.split(said)
+    before = _BEFORE.search(line[: first.start()]) if len(sides) == 1 else None
+    return ((before[0] if before else "") + sides[-1]).strip()

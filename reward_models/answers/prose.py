@@ -1,4 +1,4 @@
-"""The part of a response that is written to be read: without blocks of program code and their output."""
+"""The part of a response that is written to be read: without blocks of program code, their output and emphasis."""
 
 from __future__ import annotations
 
@@ -7,6 +7,13 @@ import re
 _FENCE = re.compile(r"^[ \t]*```+[ \t]*(?P<language>[\w+#-]*)", re.MULTILINE)
 # Languages of blocks that are part of the text; no language at all says nothing about the block.
 _TEXT_LANGUAGES = frozenset({"", "json", "text", "txt", "plaintext", "latex", "tex", "math", "markdown", "md"})
+# Between digits two asterisks are a power.
+_EMPHASIS = re.compile(r"(?<![\w)])\*\*|\*\*(?![\w(])|(?<!\w)__|__(?!\w)")
+
+
+def without_emphasis(text: str) -> str:
+    """Drop the marks of bold text."""
+    return _EMPHASIS.sub("", text)
 
 
 def without_code(text: str) -> str:

@@ -3,38 +3,7 @@
 import pytest
 from growth import growth
 
-from reward_models.answers.lenient import last_expression, whole_response
-
-
-@pytest.mark.parametrize(
-    ("text", "is_answer"),
-    [
-        ("10\\sqrt3 + \\sqrt{4}", True),
-        ("7,425,000", True),
-        ("1, 2 and 3", True),
-        ("12 cups", True),
-        ("5 million people", True),
-        ("$9 500", True),
-        ("08:34 \\text{P.M.}", True),
-        ("\\begin{pmatrix} 1 \\\\\n 0.5 \\end{pmatrix}", True),
-        ("\\text{Evelyn}", True),
-        ("Tuesday", True),
-        ("We get 5 and then 12", False),
-        ("12 cups are what she needs for it", False),
-        ("x = 5\ny = 6", False),
-        ("$x$", False),
-        ("1+" * 150 + "1", False),
-        ("a sentence that goes on for quite a while and says nothing at all", False),
-        ("", False),
-    ],
-)
-def test_whole_response(text: str, is_answer: bool) -> None:
-    assert whole_response(text) == (text if is_answer else None)
-
-
-def test_a_whole_response_has_no_emphasis_and_no_end_of_turn() -> None:
-    assert whole_response("**72**\n") == "72"
-    assert whole_response("`72`<|im_end|></s>\n") == "72"
+from reward_models.answers.lenient import last_expression
 
 
 @pytest.mark.parametrize(
@@ -66,6 +35,33 @@ def test_a_whole_response_has_no_emphasis_and_no_end_of_turn() -> None:
         ("```output\n20\n```\n7 guests did not get any.", "7"),
         ("```python\nprint(5)\n```\n```output\n3800\n```", "3800"),
         ("the code AZYUK2A and x1 and m^2", None),
+        # What changes a number is read with it, so that nobody is paid for the number alone
+        ("it is 12 million.", "12 million"),
+        ("it is $12 million.", "$12 million"),
+        ("so it is negative 12.", "negative 12"),
+        ("so the maximum is sqrt 12", "sqrt 12"),
+        ("so it is log_2 8", "log_2 8"),
+        ("half of 12", "half of 12"),
+        ("it is 12 and a half.", "12 and a half"),
+        ("it is 12 and a dog", "12"),
+        ("the value is 12 x.", "12 x"),
+        ("She pays 12 a day", "12"),
+        ("it is at 12 p.m. sharp", "12"),
+        ("it is the 12th", "12th"),
+        ("it is at most 12.", "at most 12"),
+        ("It is not 12.", "not 12"),
+        ("the values are 3 and 12.", "3 and 12"),
+        ("the values are $3$ and 12.", "$3$ and 12"),
+        ("the values are 3, 12.", "3, 12"),
+        ("the value is 1, 3, or 12.", "1, 3, or 12"),
+        ("the ratio is 5 to 12.", "5 to 12"),
+        ("it is 10 plus 12 here", "10 plus 12"),
+        ("She has $12 and 50 cents.", "$12 and 50"),
+        ("She gave 3 pears and 12 apples", "12"),
+        # Remarks in brackets
+        ("thus n=12. (See Section 3)", "12"),
+        ("it is f(12) there", "f(12)"),
+        ("it is 2 (that is sqrt 4)", "2"),
         ("no number", None),
         ("", None),
     ],
@@ -76,7 +72,27 @@ def test_last_expression(text: str, answer: str | None) -> None:
 
 
 @pytest.mark.parametrize(
-    "unit", ["1", "1,", "1 ", "1+", "(1", "\\frac{1}", "x ", "=", "a", "1:", "{", "\\a{", "$x$", "1\n"]
+    "unit",
+    [
+        "1",
+        "1,",
+        "1 ",
+        "1+",
+        "(1",
+        "\\frac{1}",
+        "x ",
+        "=",
+        "a",
+        "1:",
+        "{",
+        "\\a{",
+        "$x$",
+        "1\n",
+        "(aaaa",
+        "not ",
+        "3 and ",
+        "1 a",
+    ],
 )
 def test_time_grows_with_the_text(unit: str) -> None:
     assert growth(last_expression, unit) < 30
