@@ -127,7 +127,7 @@ class TextEncoder:
 
     def _lead(self, prompt: Prompt, opening: str, word: str) -> str:
         """Return the white space that the chat template writes between an opened answer and its text."""
-        if not self._is_chat(prompt) or word[:1].isspace():
+        if not self._is_chat(prompt):
             return ""
         whole = self._rendered([*as_messages(prompt), {"role": "assistant", "content": word}])
         rest = whole.removeprefix(opening) if whole.startswith(opening) else ""
