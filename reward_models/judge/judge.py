@@ -15,6 +15,7 @@ from reward_models.judge.judgement import JudgeCounts, JudgedPair, Judgement, Ju
 from reward_models.judge.prompts import (
     BETTER_ANSWER,
     Question,
+    differ_only_in_cut,
     preference_question,
     rubric_question,
     score_question,
@@ -48,16 +49,15 @@ class Judge:
         """Rate each response with a number in [0, 1] by `criterion`; it is shown its prompt, if there is one.
 
         Raises:
-            VerifierError: the lengths differ, the key is not set, or the openai package is missing.
+            VerifierError: a list is no list of texts, the lengths differ, the key is not set, or openai is missing.
         """
+        _require_text("criterion", criterion)
         shown_prompts: Sequence[str | None] = [None] * len(responses) if prompts is None else prompts
         _same_length({"responses": responses, "prompts": shown_prompts})
         limit = self.settings.max_text_chars
         return self._judge(
             [
-                score_question(criterion, response, prompt, max_chars=limit)
-                if _are_texts(response, maybe=prompt)
-                else None
+                _unfit(response, maybe=prompt) or score_question(criterion, response, prompt, max_chars=limit)
                 for response, prompt in zip(responses, shown_prompts, strict=True)
             ]
         )
@@ -74,18 +74,19 @@ class Judge:
         A reference, where there is one, is an answer that deserves a 5.
 
         Raises:
-            VerifierError: the lengths differ, the key is not set, or the openai package is missing.
+            VerifierError: a list is no list of texts, the lengths differ, the key is not set, or openai is missing.
         """
         count = _same_length({"prompts": prompts, "responses": responses})
+        if isinstance(rubrics, str):
+            _require_text("rubrics", rubrics)
         rubrics = [rubrics] * count if isinstance(rubrics, str) else rubrics
         references = [None] * count if references is None else references
         _same_length({"responses": responses, "rubrics": rubrics, "references": references})
         limit = self.settings.max_text_chars
         return self._judge(
             [
-                rubric_question(rubric, prompt, response, reference, max_chars=limit)
-                if _are_texts(prompt, response, maybe=reference)
-                else None
+                _unfit(rubric, prompt, response, maybe=reference)
+                or rubric_question(rubric, prompt, response, reference, max_chars=limit)
                 for rubric, prompt, response, reference in zip(rubrics, prompts, responses, references, strict=True)
             ]
         )
@@ -96,16 +97,17 @@ class Judge:
         """Compare two responses to each prompt by `criterion`, in both orders.
 
         Raises:
-            VerifierError: the lengths differ, the key is not set, or the openai package is missing.
+            VerifierError: a list is no list of texts, the lengths differ, the key is not set, or openai is missing.
         """
+        _require_text("criterion", criterion)
         count = _same_length({"prompts": prompts, "firsts": firsts, "seconds": seconds})
         limit = self.settings.max_text_chars
         orders = [(firsts, seconds), (seconds, firsts)]
         judgements = self._judge(
             [
-                preference_question(criterion, prompt, shown_a, shown_b, max_chars=limit)
-                if _are_texts(prompt, shown_a, shown_b)
-                else None
+                _unfit(prompt, shown_a, shown_b)
+                or _alike(shown_a, shown_b, limit)
+                or preference_question(criterion, prompt, shown_a, shown_b, max_chars=limit)
                 for as_a, as_b in orders
                 for prompt, shown_a, shown_b in zip(prompts, as_a, as_b, strict=True)
             ]
@@ -148,11 +150,11 @@ class Judge:
         """Connections stay behind."""
         return (type(self), (self.settings,))
 
-    def _judge(self, questions: Sequence[Question | None]) -> list[Judgement]:
-        """Answer each question; None stands for something that is no text, which is never sent."""
-        asked = [question for question in questions if question is not None]
+    def _judge(self, questions: Sequence[Question | Judgement]) -> list[Judgement]:
+        """Answer each question; a judgement in the place of one stands for itself, and is never sent."""
+        asked = [question for question in questions if isinstance(question, Question)]
         answers = iter(self._started().answer(asked) if asked else [])
-        judgements = [_NO_TEXT if question is None else next(answers) for question in questions]
+        judgements = [question if isinstance(question, Judgement) else next(answers) for question in questions]
         self._tally.add("cut", sum(question.cut for question in asked))
         self._tally.add_judgements(judgements)
         return judgements
@@ -183,14 +185,45 @@ def _after_fork() -> None:
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
-_NO_TEXT = Judgement(JudgeOutcome.BAD_REQUEST, None, "not sent: what is to be judged is no text (str)")
+
+def _unfit(*values: object, maybe: object = None) -> Judgement | None:
+    """The judgement of what cannot be asked about, None where it can."""
+    given = values if maybe is None else (*values, maybe)
+    if not all(isinstance(value, str) for value in given):
+        return _not_sent("what is to be judged is no text (str)")
+    if not all(_has_encoding(str(value)) for value in given):
+        return _not_sent("a text holds a lone surrogate, which has no encoding")
+    return None
 
 
-def _are_texts(*values: object, maybe: object = None) -> bool:
-    return all(isinstance(value, str) for value in values) and (maybe is None or isinstance(maybe, str))
+def _alike(first: str, second: str, limit: int) -> Judgement | None:
+    """A comparison of what looks the same would be a tie for no reason, and a leaning to the first."""
+    if not differ_only_in_cut(first, second, limit):
+        return None
+    return _not_sent(f"the responses differ only in what is cut; raise max_text_chars above {limit}")
+
+
+def _not_sent(reason: str) -> Judgement:
+    return Judgement(JudgeOutcome.BAD_REQUEST, None, f"not sent: {reason}")
+
+
+def _has_encoding(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _require_text(name: str, value: object) -> None:
+    if not isinstance(value, str) or not value.strip() or not _has_encoding(value):
+        raise VerifierError(f"{name} is {value!r}; expected the text that tells the judge what to go by")
 
 
 def _same_length(columns: Mapping[str, Sequence[object]]) -> int:
+    for name, column in columns.items():
+        if isinstance(column, str | bytes):
+            raise VerifierError(f"{name} is one text (a {type(column).__name__}); give a list with one per question")
     lengths = {name: len(column) for name, column in columns.items()}
     if len(set(lengths.values())) > 1:
         raise VerifierError(f"the lengths differ: {lengths}; give one of each per question")

@@ -11,13 +11,14 @@ import sys
 import textwrap
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
 from reward_models import VerifierError
-from reward_models.judge import Judge, JudgeOutcome, JudgeSettings, transport
+from reward_models.judge import Judge, JudgeOutcome, JudgeSettings, prompts, scales, transport
 
 ROOT = Path(__file__).parents[3]
 OK = JudgeOutcome.OK
@@ -242,7 +243,35 @@ def test_what_is_no_text_is_never_sent_and_costs_only_itself(server):
         assert judge.counts().requests == 1
 
 
-@pytest.mark.parametrize("text", ["", "\ud800 lone surrogate", "\0", "x" * 10_000_000, "{" * 50_000])
+def test_a_text_without_encoding_is_never_sent(server):
+    with Judge(server.settings()) as judge:
+        judgements = judge.score_many("anything", ["\ud800", "do: score 0.5"])
+        judgements += judge.rubric_many(["\ud800", "b"], ["q", "q"], ["a", "do: grade 4"], ["r", None])
+    assert [judgement.value for judgement in judgements] == [None, 0.5, None, 4.0]
+    assert judgements[0].outcome is JudgeOutcome.BAD_REQUEST
+    assert "lone surrogate" in judgements[0].reason
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda judge: judge.score_many(None, ["a"]), "criterion is None; expected the text"),
+        (lambda judge: judge.score_many(" ", ["a"]), "criterion is ' '"),
+        (lambda judge: judge.score_many("\ud800", ["a"]), "criterion is '\\ud800'"),
+        (lambda judge: judge.prefer_many(["p"], ["a"], ["b"], criterion=7), "criterion is 7"),
+        (lambda judge: judge.rubric_many("", ["p"], ["a"]), "rubrics is ''"),
+        (lambda judge: judge.score_many("c", "abc"), "responses is one text"),
+        (lambda judge: judge.score_many("c", ["a"], "p"), "prompts is one text"),
+        (lambda judge: judge.rubric_many("r", ["p"], ["a"], "b"), "references is one text"),
+    ],
+)
+def test_what_is_no_question_is_refused(call, said):
+    with pytest.raises(VerifierError) as refusal:
+        call(Judge(JudgeSettings("judge", base_url="http://127.0.0.1:9/v1")))
+    assert said in str(refusal.value)
+
+
+@pytest.mark.parametrize("text", ["", "\0", "x" * 10_000_000, "{" * 50_000])
 def test_hostile_texts_are_asked_about_like_any_other(server, text):
     with Judge(server.settings()) as judge:
         [judgement] = judge.score_many("anything", [text], ["do: score 0.5"])
@@ -296,6 +325,16 @@ def test_a_judge_that_leans_to_the_first_is_evened_out_and_found_out(server):
     assert [preference.probability for preference in preferences] == [0.5, 0.0]
     assert [preference.position_bias for preference in preferences] == [0.5, 0.0]
     assert counts.position_bias == 0.25
+
+
+def test_responses_that_differ_only_in_what_is_cut_are_no_tie(server):
+    ends = "a" * 60, "b" * 60
+    with Judge(server.settings(max_text_chars=100)) as judge:
+        [pair, _] = judge.prefer_many(["do: choose A"] * 2, ["X".join(ends), "do: choose A"], ["Y".join(ends), "x"])
+        counts = judge.counts()
+    assert (pair.probability, pair.as_given.outcome) == (None, JudgeOutcome.BAD_REQUEST)
+    assert "differ only in what is cut; raise max_text_chars above 100" in pair.as_given.reason
+    assert (counts.pairs, counts.requests) == (1, 2)
 
 
 def test_an_order_that_failed_leaves_the_pair_out(server):
@@ -408,6 +447,13 @@ def test_another_server_or_criterion_is_another_question(server, tmp_path):
             judge.score_many("one criterion", ["do: score 0.5"])
             judge.score_many("another criterion", ["do: score 0.5"])
     assert len(server.requests()) == 4
+
+
+def test_another_schema_is_another_question(server, tmp_path, monkeypatch):
+    score(server, ["score 0.5"], cache_dir=str(tmp_path))
+    monkeypatch.setattr(prompts, "SCORE", replace(scales.SCORE, field_schema={"type": "number", "minimum": 0}))
+    [judgement], _ = score(server, ["score 0.5"], cache_dir=str(tmp_path))
+    assert not judgement.cached
 
 
 def test_a_damaged_entry_is_asked_for_and_written_anew(server, tmp_path):

@@ -2,10 +2,11 @@
 
 import re
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reward_models.judge.prompts import EFFORT, preference_question, rubric_question, score_question
+from reward_models.judge.prompts import EFFORT, differ_only_in_cut, preference_question, rubric_question, score_question
 from reward_models.judge.scales import CHOICE, GRADE, SCORE
 
 
@@ -69,12 +70,24 @@ def test_a_long_text_loses_its_middle_and_the_judge_is_told():
     text = "HEAD" + "x" * 10_000 + "TAIL"
     question = score_question("anything", text, None, max_chars=200)
     assert question.cut
-    assert "9808 characters left out" in question.user
+    assert "9808 characters are left out" in question.user
     assert "HEAD" in question.user
     assert "TAIL" in question.user
     assert question.user.count("xxxx") == 2 * (96 // 4)
     assert not score_question("anything", "x" * 200, None, max_chars=200).cut
 
 
-def test_what_has_no_encoding_is_replaced():
-    assert score_question("anything", "a\ud800b", None, max_chars=200).user.encode("utf-8").count(b"a?b") == 1
+@pytest.mark.parametrize(
+    ("first", "second", "alike"),
+    [
+        ("a" * 50 + "X" + "b" * 50, "a" * 50 + "Y" + "b" * 50, True),
+        ("a" * 50 + "X" + "b" * 50, "a" * 50 + "YZ" + "b" * 50, True),
+        ("a" * 50 + "X" + "b" * 50, "a" * 50 + "X" + "b" * 50, False),  # a tie for good reason
+        ("a" * 50 + "X" + "b" * 50, "a" * 50 + "b" * 50, False),
+        ("a" * 50 + "X" + "b" * 50, "a" * 50 + "X" + "b" * 49 + "c", False),
+        ("a" * 50 + "b" * 50, "a" * 50 + "c" * 50, False),
+    ],
+)
+def test_what_differs_only_in_what_is_cut(first, second, alike):
+    assert differ_only_in_cut(first, second, 100) is alike
+    assert differ_only_in_cut(second, first, 100) is alike
