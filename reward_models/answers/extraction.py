@@ -25,7 +25,7 @@ from reward_models.answers.boxes import first_simple_box, last_boxes
 from reward_models.answers.json_field import json_answer
 from reward_models.answers.lenient import last_expression
 from reward_models.answers.lists import as_one
-from reward_models.answers.statements import stated_answer
+from reward_models.answers.statements import behind_denials, stated_answer
 from reward_models.answers.whole import whole_answer
 
 ExtractionPolicy = Literal["boxed", "marked", "lenient"]
@@ -61,10 +61,11 @@ def extract(text: str, policy: ExtractionPolicy, box: BoxChoice = "last") -> Ext
     found = _marked(text)
     if found is not None or policy == "marked":
         return found
-    whole = whole_answer(text)
+    rest = behind_denials(text)
+    whole = whole_answer(rest)
     if whole is not None:
         return Extracted(whole, "whole response")
-    last = last_expression(text)
+    last = last_expression(rest)
     return None if last is None else Extracted(*last)
 
 

@@ -6,7 +6,8 @@ What counts as a statement:
 - A line that begins with "Answer:", "Final answer:", "The answer:" (mark-up of any kind around them; no colon is
   needed before a formula), or such a heading with the answer on the next line that is not empty.
 - A line that begins with "A:", unless a line begins with "B:" too, for then they are options.
-- A last line "#### 5" that holds a number, as in GSM8K.
+- "#### 5" with nothing else in its line, as in GSM8K, at the end of the text, or before a blank line where the text
+  has no other "####", so that it is no heading among others.
 - "the answer is", "the final answer to the problem must be", "answer = ", "the answer:" within a sentence.
 
 A tag goes before the rest; of the rest the last statement counts. No statement is made by "an answer", nor where
@@ -25,7 +26,8 @@ from typing import NamedTuple
 
 from reward_models.answers.formulas import Formula, formula_at, formulas
 from reward_models.answers.lists import as_one, connects
-from reward_models.answers.prose import without_code
+from reward_models.answers.prose import without_code, without_emphasis
+from reward_models.answers.whole import whole_answer
 
 # So much of a text is looked at around the word "answer", and so often, from the end backwards.
 MAX_STATEMENT_CHARS = 1000
@@ -40,7 +42,8 @@ _TAG = re.compile(r"<answer>((?:(?!</?answer>).)*+)</answer>", re.DOTALL | re.IG
 _WORD = re.compile(r"(?<![\w\"'\\])(?:answer|ans)(?!\w)", re.IGNORECASE)
 _OPTION_A = re.compile(r"^[ \t>*_]*+A[*_]*+[ \t]*+[:：]", re.MULTILINE)
 _OPTION_B = re.compile(r"^[ \t>*_]*+B[*_]*+[ \t]*+[:：]", re.MULTILINE)
-_HASHES = re.compile(r"(?:^|\n)####[ \t]*(?P<value>[-+$€£]*[ \t]*\d[\d,.]*(?:/\d+)?[ \t]*%?)\s*\Z")
+_HASHES = re.compile(r"(?<!\S)####(?!#)(?P<line>[^#\n]+)(?:\s*+\Z|\n[ \t\r]*+\n)")
+_NUMBERED = re.compile(r"\s*\d+[.)]\s+\S")
 
 _ADJECTIVES = r"(?:(?:final|correct|right|overall)\s+)?"
 _BEFORE_LABEL = re.compile(
@@ -52,7 +55,8 @@ _HEADING = re.compile(r"[ \t]*[*_]*[ \t]*(?=\n)")
 _MARKED_UP = re.compile(r"[\s>]*(?:#|\*\*|__)")
 _IS = re.compile(
     r"(?:\s+(?:to|for|of|here|then|now)\b[^.:;?!=\n]{0,80}?)?"
-    r"(?:\s+(?:is|must\s+be|should\s+be|will\s+be|equals|was)\b|\s*=|(?=\s*:))"
+    r"(?:\s+(?:is|must\s+be|should\s+be|will\s+be|equals|was)\b|\s*=|(?=\s*:)"
+    r"|\s+(?:is|was|does|can?|could|should|would|must)(?=\s*n(?:ot|['’]t)\b))"
     r"(?:\s*(?:therefore|thus|then|simply|just|clearly|indeed|exactly|equal\s+to|found\s+to\s+be"
     r"|given\s+by|as\s+follows)\b,?)*[ \t]*:?"
 )
@@ -63,12 +67,14 @@ _DENIED_BEFORE = re.compile(
 )
 _CLAUSE_END = re.compile(r"[.,;:!?\n]")
 _DENIED = re.compile(
-    r"\W*(?:not|never|neither|no\s+longer|hardly|unlikely|wrong|incorrect|unknown|unclear|anything\s+but|other\s+than"
+    r"\W*(?:not|n['’]t|never|neither|no\s+longer|hardly|unlikely|wrong|incorrect|unknown|unclear|anything\s+but|other\s+than"
     r"|different\s+from|far\s+from)\b",
     re.IGNORECASE,
 )
 _NEGATION = re.compile(r"\b(?:not|never)\b|n['’]t\b", re.IGNORECASE)
 _OPENING_MARKS = re.compile(r"[\s`\"“”}]*")
+_BOLD = re.compile(r"\*\*([^*\n]+)\*\*")
+_MARKS = re.compile(r"[\s`\"“”}]*")
 _BOLD = re.compile(r"\*\*([^*\n]+)\*\*")
 # Between digits two asterisks are a power.
 _EMPHASIS = re.compile(r"(?<![\w)])\*\*|\*\*(?![\w(])|(?<!\w)__|__(?!\w)")
@@ -87,6 +93,7 @@ _CHANGES = re.compile(
 )
 # GSM8K notes its calculations in the text: 5 * 3 = <<5*3=15>>15.
 _CALCULATION = re.compile(r"<<[^<>\n]*>>")
+_OPENING, _CLOSING = frozenset("([{"), frozenset(")]}")
 _DIGIT = re.compile(r"[0-9\\=√π∞]")
 
 
@@ -111,12 +118,20 @@ def stated_answer(text: str) -> tuple[str, str] | None:
     return None if found is None else (found.answer, found.rule)
 
 
+def behind_denials(text: str) -> str:
+    """The text behind the sentence that denies an answer last ("the answer is not 5"), without code; else all of it."""
+    prose = without_code(text)
+    for word in reversed(deque(_WORD.finditer(prose), maxlen=MAX_STATEMENTS)):
+        verb = _IS.match(prose, word.end(), word.end() + MAX_STATEMENT_CHARS)
+        if verb is not None and (_DENIED.match(prose, verb.end()) or _NEGATION.search(_clause_before(prose, word))):
+            sentence_end = _SENTENCE_END.search(prose, verb.end())
+            return "" if sentence_end is None else prose[sentence_end.end() :]
+    return text
+
+
 def _last_statement(prose: str) -> _Statement | None:
-    hashes = _HASHES.search(prose, max(0, len(prose) - MAX_STATEMENT_CHARS))
-    if hashes is not None:
-        return _Statement(hashes.start(), hashes["value"].strip(), "answer line")
-    found = [statement for statement in (_last_word(prose), _last_option(prose)) if statement is not None]
-    return max(found, default=None)
+    made = (_last_word(prose), _last_option(prose), _last_hashes(prose))
+    return max((statement for statement in made if statement is not None), default=None)
 
 
 def _last_word(text: str) -> _Statement | None:
@@ -143,11 +158,22 @@ def _last_option(text: str) -> _Statement | None:
     return None
 
 
+def _last_hashes(text: str) -> _Statement | None:
+    """The last "#### 5" that is no heading."""
+    found = deque(_HASHES.finditer(text), maxlen=1)
+    if not found or _NUMBERED.match(found[0]["line"]):
+        return None
+    if found[0].end() < len(text) and text.count("####") > 1:
+        return None
+    said = _read(found[0]["line"])
+    if said is None or not _DIGIT.search(said) or whole_answer(said) is None:
+        return None
+    return _Statement(found[0].start(), said, "answer line")
+
+
 def _head(text: str, word: re.Match[str]) -> _Head | None:
     """Find the label or the beginning of a sentence that the word is part of; None if it introduces nothing."""
-    begin = max(0, word.start() - _MAX_CLAUSE_CHARS)
-    line_break = text.rfind("\n", begin, word.start())
-    before = text[begin if line_break < 0 else line_break + 1 : word.start()]
+    before = _line_before(text, word)
     if _BEFORE_LABEL.fullmatch(before):
         label = _LABEL.match(text, word.end())
         if label is None and _MARKED_UP.match(before):
@@ -155,9 +181,19 @@ def _head(text: str, word: re.Match[str]) -> _Head | None:
         if label is not None:
             return _Head(label.end(), "answer line")
     verb = _IS.match(text, word.end(), word.end() + MAX_STATEMENT_CHARS)
-    if verb is None or _DENIED_BEFORE.search(_CLAUSE_END.split(before)[-1]):
+    if verb is None or _DENIED_BEFORE.search(_clause_before(text, word)):
         return None
     return _Head(verb.end(), "answer sentence")
+
+
+def _line_before(text: str, word: re.Match[str]) -> str:
+    begin = max(0, word.start() - _MAX_CLAUSE_CHARS)
+    line_break = text.rfind("\n", begin, word.start())
+    return text[begin if line_break < 0 else line_break + 1 : word.start()]
+
+
+def _clause_before(text: str, word: re.Match[str]) -> str:
+    return _CLAUSE_END.split(_line_before(text, word))[-1]
 
 
 def _read(text: str) -> str | None:
@@ -212,9 +248,21 @@ def _read_words(sentence: str | None) -> str | None:
     """What a sentence says up to its reason, without mark-up; None if it says nothing that could be an answer."""
     if sentence is None:
         return None
-    said = _EMPHASIS.sub("", _REASON.split(sentence, maxsplit=1)[0]).strip(_MARKS).rstrip(".,;:").strip(_MARKS)
+    said = without_emphasis(_REASON.split(sentence, maxsplit=1)[0]).strip(_MARKS).rstrip(".,;:").strip(_MARKS)
+    said = _without_outer_bracket(said)
     if not said or _NEGATION.search(said) or (not _DIGIT.search(said) and len(said.split()) > MAX_WORDS):
         return None
+    return said
+
+
+def _without_outer_bracket(said: str) -> str:
+    """Drop a last bracket that was opened before the answer: "(so the answer is 5)"."""
+    if (
+        said[-1:] in _CLOSING
+        and said[0] not in _CLOSING
+        and sum((mark in _OPENING) - (mark in _CLOSING) for mark in said) < 0
+    ):
+        return said[:-1].rstrip(".,;: ")
     return said
 
 

@@ -3,7 +3,7 @@
 import pytest
 from growth import growth
 
-from reward_models.answers.statements import stated_answer
+from reward_models.answers.statements import behind_denials, stated_answer
 
 SENTENCES = [
     ("The answer is 12. I hope it is correct.", "12"),
@@ -59,6 +59,19 @@ LINES = [
     ("A: The answer is 120.", "120"),
     ("work\n#### 42\n", "42"),
     ("#### $1,200", "$1,200"),
+    ("#### 18 dollars", "18 dollars"),
+    ("#### **18**", "18"),
+    ("#### \\frac{5}{6}", "\\frac{5}{6}"),
+    ("#### $\\frac{5}{6}$", "\\frac{5}{6}"),
+    ("#### x = 18", "x = 18"),
+    ("He has 10. #### 18", "18"),
+    ("#### 18\n#### 20", "20"),
+    ("#### 18\n\nLet me know if you have 2 more questions!", "18"),
+    ("#### 18\n\nThe answer is 18 dollars.", "18 dollars"),
+    ("(So the answer is 12)", "12"),
+    ("{reason: 3+9, answer: 12}", "12"),
+    ("The answer is [0, 3).", "[0, 3)"),
+    ("The answer is ]0, 3[ or ]0, 3]", "]0, 3[ or ]0, 3]"),
     ("<think>x</think><answer> 4 </answer>", "4"),
     ("<answer>The answer is $4$.</answer> The answer is 5.", "4"),
 ]
@@ -101,6 +114,10 @@ NOTHING = [
     "a: 5",
     "#### 3\nis a heading",
     "#### Step 4",
+    "#### 1. First we add",
+    "#### 1\n\nWe add.\n\n#### 2\n\nWe subtract.",
+    "The answer can't be 5",
+    "The answer does not equal 5",
     "<answer>42",
     "```python\nanswer = 5\n```",
     "```python\nanswer = 5\n",
@@ -122,6 +139,23 @@ def test_no_statement(text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "rest"),
+    [
+        ("The answer is not 5. So 7.", " So 7."),
+        ("The answer isn't 5", ""),
+        ("I don't think the answer is 5.\nIt is 7.", "\nIt is 7."),
+        ("We know the answer cannot be 5: 7 is left\n8", "8"),
+        ("The answer is not 5. The answer is never 6. 7", " 7"),
+        ("It is not the case that 3 = 5. The answer: 7", "It is not the case that 3 = 5. The answer: 7"),
+        ("I guess the answer is 5", "I guess the answer is 5"),
+        ("not 5 but 7", "not 5 but 7"),
+    ],
+)
+def test_what_stands_behind_a_denied_answer(text: str, rest: str) -> None:
+    assert behind_denials(text).lstrip("\n") == rest.lstrip("\n")
+
+
+@pytest.mark.parametrize(
     "unit",
     [
         "answer is ",
@@ -133,8 +167,10 @@ def test_no_statement(text: str) -> None:
         "<answer>",
         "</answer>",
         "\n#### 5",
+        "#### 5\n\n",
+        "answer isn't ",
         "answer is $",
     ],
 )
 def test_time_grows_with_the_text(unit: str) -> None:
-    assert growth(stated_answer, unit) < 30
+    assert growth(lambda text: (stated_answer(text), behind_denials(text)), unit) < 30
