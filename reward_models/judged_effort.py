@@ -27,6 +27,7 @@ class JudgedEffort:
         self.criterion = EFFORT if criterion is None else criterion
         self.judge = Judge(settings)
         self.last_judgements: list[Judgement] = []
+        self._last_tokens = self._last_retries = 0
 
     @classmethod
     def from_options(cls, *, criterion: str | None = None, **settings: Any) -> JudgedEffort:
@@ -61,21 +62,29 @@ class JudgedEffort:
         token_counts: Sequence[int],  # noqa: ARG002  the protocol's argument
     ) -> list[float | None]:
         """Return u for each response, None where the judge gave none; `last_judgements` holds the reasons."""
+        before = self.judge.counts()
         self.last_judgements = self.judge.score_many(self.criterion, responses)
+        after = self.judge.counts()
+        self._last_retries = after.retries - before.retries
+        self._last_tokens = after.prompt_tokens + after.completion_tokens
+        self._last_tokens -= before.prompt_tokens + before.completion_tokens
         return [judgement.value for judgement in self.last_judgements]
 
     def metrics(self) -> dict[str, float]:
-        """Of the last call: the share of each outcome, the share answered from disk, and tokens per judgement."""
+        """Of the last call: the share of each outcome and of what came from disk; tokens and retries per judgement.
+
+        Tokens are those of all that was asked, as `counts()` has them: what is equal is asked once.
+        """
         count = max(1, len(self.last_judgements))
         outcomes = Counter(judgement.outcome for judgement in self.last_judgements)
-        tokens = sum(
-            (judgement.prompt_tokens or 0) + (judgement.completion_tokens or 0)
-            for judgement in self.last_judgements
-            if not judgement.cached
-        )
         shares = {str(outcome): outcomes[outcome] / count for outcome in JudgeOutcome}
         cached = sum(judgement.cached for judgement in self.last_judgements)
-        return {**shares, "cached": cached / count, "tokens": tokens / count}
+        return {
+            **shares,
+            "cached": cached / count,
+            "tokens": self._last_tokens / count,
+            "retries": self._last_retries / count,
+        }
 
     def counts(self) -> JudgeCounts:
         """What the judge has done so far."""

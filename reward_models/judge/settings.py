@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -30,7 +32,7 @@ class JudgeSettings:
     or none. A text of more than `max_text_chars` characters is cut in its middle, and the judge is told so.
 
     Raises:
-        VerifierError: a setting is out of range.
+        VerifierError: settings are out of range or contradict each other; all of them are named.
     """
 
     model: str
@@ -50,27 +52,31 @@ class JudgeSettings:
     max_text_chars: int = 24_000
 
     def __post_init__(self) -> None:
-        """Refuse what cannot work."""
-        self._check_endpoint()
-        if self.temperature is not None:
-            _number("temperature", self.temperature, 0.0, 2.0, "or None to send none")
-        _integer("max_tokens", self.max_tokens, 1)
-        _seconds("timeout_s", self.timeout_s)
-        _seconds("total_timeout_s", self.total_timeout_s)
-        if self.total_timeout_s < self.timeout_s:
-            raise VerifierError(
-                f"judge.total_timeout_s is {self.total_timeout_s} and timeout_s {self.timeout_s}; "
-                "expected the whole to last at least as long as one request: raise the one or lower the other"
-            )
-        _integer("max_retries", self.max_retries, 0)
-        _seconds("backoff_s", self.backoff_s)
-        _integer("concurrency", self.concurrency, 1)
-        if self.structured not in ("auto", "json_schema", "off"):
-            raise VerifierError(f"judge.structured is {self.structured!r}; expected auto, json_schema or off")
-        if self.cache_dir is not None and (not isinstance(self.cache_dir, str | Path) or not str(self.cache_dir)):
-            raise VerifierError(f"judge.cache_dir is {self.cache_dir!r}; expected a folder, or None for no cache")
-        self._check_prices()
-        _integer("max_text_chars", self.max_text_chars, 100)
+        """Refuse what cannot work, all of it at once."""
+        mistakes = []
+        for check in self._checks():
+            try:
+                check()
+            except VerifierError as mistake:
+                mistakes.append(str(mistake))
+        if mistakes:
+            raise VerifierError("; also ".join(mistakes))
+
+    def _checks(self) -> list[Callable[[], None]]:
+        return [
+            self._check_model,
+            self._check_endpoint,
+            self._check_temperature,
+            partial(_integer, "max_tokens", self.max_tokens, 1),
+            self._check_limits,
+            partial(_integer, "max_retries", self.max_retries, 0),
+            partial(_seconds, "backoff_s", self.backoff_s),
+            partial(_integer, "concurrency", self.concurrency, 1),
+            self._check_structured,
+            self._check_cache_dir,
+            self._check_prices,
+            partial(_integer, "max_text_chars", self.max_text_chars, 100),
+        ]
 
     def api_key(self) -> str:
         """The key out of the environment; never kept in an object that is shown or pickled.
@@ -110,9 +116,11 @@ class JudgeSettings:
         """Whether what the environment says for OpenAI's client (organization, project) is meant for this server."""
         return self.base_url is None or urlsplit(self.base_url).hostname == urlsplit(OPENAI_URL).hostname
 
-    def _check_endpoint(self) -> None:
+    def _check_model(self) -> None:
         if not isinstance(self.model, str) or not self.model.strip():
             raise VerifierError(f"judge.model is {self.model!r}; expected the name that the server knows the model by")
+
+    def _check_endpoint(self) -> None:
         if self.api_key_env is not None and not (isinstance(self.api_key_env, str) and self.api_key_env.isidentifier()):
             # Not shown: whoever puts the key itself here should not find it in a log.
             raise VerifierError(
@@ -126,6 +134,27 @@ class JudgeSettings:
                 "judge.base_url and judge.api_key_env are both missing; give base_url for a server of your own, "
                 "such as http://localhost:8000/v1, or api_key_env: OPENAI_API_KEY for OpenAI's"
             )
+
+    def _check_temperature(self) -> None:
+        if self.temperature is not None:
+            _number("temperature", self.temperature, 0.0, 2.0, "or None to send none")
+
+    def _check_limits(self) -> None:
+        _seconds("timeout_s", self.timeout_s)
+        _seconds("total_timeout_s", self.total_timeout_s)
+        if self.total_timeout_s < self.timeout_s:
+            raise VerifierError(
+                f"judge.total_timeout_s is {self.total_timeout_s} and timeout_s {self.timeout_s}; "
+                "expected the whole to last at least as long as one request: raise the one or lower the other"
+            )
+
+    def _check_structured(self) -> None:
+        if self.structured not in ("auto", "json_schema", "off"):
+            raise VerifierError(f"judge.structured is {self.structured!r}; expected auto, json_schema or off")
+
+    def _check_cache_dir(self) -> None:
+        if self.cache_dir is not None and (not isinstance(self.cache_dir, str | Path) or not str(self.cache_dir)):
+            raise VerifierError(f"judge.cache_dir is {self.cache_dir!r}; expected a folder, or None for no cache")
 
     def _check_prices(self) -> None:
         prices = (self.price_per_million_in, self.price_per_million_out)

@@ -22,6 +22,7 @@ from reward_models.text_match import ExactVerifier
 from reward_models.verdict import Verifier
 from rltoolkit.recipe.contradictions import Finding
 from rltoolkit.recipe.load import LoadedRecipe
+from rltoolkit.recipe.plugin_options import EXPLORATION_OPTIONS, VERIFIER_OPTIONS, option_names
 from rltoolkit.recipe.problems import RecipeError, RefusedError
 
 COMBINATIONS: Mapping[str, Callable[..., Verifier]] = {"all_of": AllOf, "any_of": AnyOf}
@@ -57,8 +58,8 @@ def make_verifier(loaded: LoadedRecipe) -> Verifier:
     if rewards is None:
         raise RecipeError([loaded.problem(Finding("rewards.outcome", "missing", remedy="name a verifier"))])
     section: dict[str, Any] = {"verifier": rewards.outcome.verifier, **rewards.outcome.options}
-    if section["verifier"] == "math" and loaded.recipe.train.get("paper_compat") is True:
-        section.setdefault("box", "first")  # as released; the length term reads that box, too
+    if loaded.recipe.train.get("paper_compat") is True:
+        section = _with_first_box(section)
     try:
         return build_verifier(section, "rewards.outcome", [loaded.path.parent])
     except NotMadeError as error:
@@ -80,6 +81,13 @@ def build_verifier(section: Mapping[str, Any], place: str = "", folders: Sequenc
     if not isinstance(made, Verifier):
         raise _wrong_kind(_key(place, "verifier"), name, made, "check(response, reference)")
     return made
+
+
+def _with_first_box(section: Mapping[str, Any]) -> dict[str, Any]:
+    """A verifier's section in paper mode: math reads the first box, as released and as the length term does."""
+    if section["verifier"] in COMBINATIONS:
+        return {**section, "verifiers": [_with_first_box(one) for one in section["verifiers"]]}
+    return {"box": "first", **section} if section["verifier"] == "math" else dict(section)
 
 
 def make_exploration(loaded: LoadedRecipe) -> ExplorationReward | None:
@@ -151,16 +159,17 @@ def _make(
         return factory(**options)
     except Exception as error:
         kind = "" if isinstance(error, TypeError | ValueError) else f"{type(error).__name__}: "
-        finding = Finding(place or key, f"{name} refuses its options: {kind}{error}", remedy=_signature(factory))
+        finding = Finding(place or key, f"{name} refuses its options: {kind}{error}", remedy=_takes(name, factory))
         raise NotMadeError(finding) from error
 
 
-def _signature(factory: Callable[..., Any]) -> str:
+def _takes(name: str, factory: Callable[..., Any]) -> str:
+    options = {**VERIFIER_OPTIONS, **EXPLORATION_OPTIONS}.get(name)
     try:
-        takes = ", ".join(inspect.signature(factory).parameters)
+        takes = list(inspect.signature(factory).parameters) if options is None else option_names(options)
     except (TypeError, ValueError):  # what is no class, or one that says nothing of itself
         return "change the keys beside it"
-    return f"it takes {takes or 'no options'}"
+    return f"it takes {', '.join(takes) or 'no options'}"
 
 
 def _wrong_kind(key: str, name: str, made: object, method: str) -> NotMadeError:

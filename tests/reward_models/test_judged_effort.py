@@ -89,6 +89,16 @@ def test_as_a_reward_function_of_trl(effort, server):
     assert "secret" not in str(server.requests())
 
 
+def test_metrics_tell_of_what_was_asked_in_the_last_call(effort):
+    for retries in (1, 0):  # the second time the server does not fail any more
+        effort.score_many(["do: score 0.5"] * 3 + ["do: times 1 status 500 then score 0.25"], [10] * 4)
+        assert effort.metrics()["tokens"] == 2 * 110 / 4
+        assert effort.metrics()["retries"] == retries / 4
+    assert effort.counts().prompt_tokens == 400
+    effort.score_many([], [])
+    assert effort.metrics()["tokens"] == 0.0
+
+
 def test_a_copy_through_pickle_asks_for_itself(effort):
     effort.score("do: score 0.5", 10)
     copy = pickle.loads(pickle.dumps(effort))

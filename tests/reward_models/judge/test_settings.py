@@ -45,6 +45,14 @@ def test_what_cannot_work_is_refused(change, said, monkeypatch):
     assert said in str(refusal.value)
 
 
+def test_all_that_cannot_work_is_said_at_once(monkeypatch):
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    with pytest.raises(VerifierError) as refusal:
+        JudgeSettings("judge", timeout_s=400.0, price_per_million_in=1.0)
+    for said in ("base_url and judge.api_key_env are both", "total_timeout_s is 300.0", "give both or none"):
+        assert said in str(refusal.value)
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -89,6 +89,14 @@ def test_paper_mode_reads_the_first_box(load) -> None:
     assert make_verifier(load("train.paper_compat=true", "rewards.outcome={verifier: math, box: last}")).box == "last"
 
 
+def test_paper_mode_reads_the_first_box_within_combinations(load) -> None:
+    inner = "{verifier: math}, {verifier: integer}, {verifier: any_of, verifiers: [{verifier: math}]}"
+    outcome = f"rewards.outcome={{verifier: all_of, verifiers: [{inner}, {{verifier: math, box: last}}]}}"
+    math, _, either, last = make_verifier(load("train.paper_compat=true", outcome)).verifiers
+    assert [math.box, either.verifiers[0].box, last.box] == ["first", "first", "last"]
+    assert make_verifier(load(outcome)).verifiers[0].box == "last"
+
+
 def test_no_exploration(load) -> None:
     assert make_exploration(load()) is None
     assert make_exploration(load("rewards.exploration={kind: none}")) is None
@@ -117,6 +125,10 @@ def test_what_a_judge_lacks_is_said_before_training(load, monkeypatch) -> None:
         make_exploration(load(JUDGE, "rewards.exploration.api_key_env=NO_SUCH_KEY"))
     with pytest.raises(RecipeError, match=r"total_timeout_s is 300\.0 and timeout_s 400"):
         make_exploration(load(JUDGE, "rewards.exploration.timeout_s=400"))
+    two = load(JUDGE, "rewards.exploration.price_per_million_in=1", "rewards.exploration.timeout_s=400")
+    with pytest.raises(RecipeError, match=r"give both or none; it takes model, base_url, .*, criterion$") as refusal:
+        make_exploration(two)
+    assert "timeout_s 400" in str(refusal.value)
     with pytest.raises(RecipeError, match=r"rewards\.exploration\.model"):
         load("rewards.exploration={kind: judge}", "train.paper_compat=true")
     with pytest.raises(RecipeError, match=r"rewards\.exploration\.max_retries"):
