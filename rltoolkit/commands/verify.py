@@ -98,7 +98,8 @@ def _option(text: str) -> tuple[str, Any]:
         return key, parse_scalar(value)
     except (yaml.YAMLError, ValueError) as error:
         remedy = f"put a text with signs in quotes of its own: --set '{key}=\"...\"'"
-        raise DataError(f"--set {key} is {value!r}, which is no YAML value; {remedy}") from error
+        reason = str(error).splitlines()[0]
+        raise DataError(f"--set {key} is {value[:80]!r}, which is no YAML value ({reason}); {remedy}") from error
 
 
 def _rows(request: VerifyRequest) -> Iterator[_Row]:

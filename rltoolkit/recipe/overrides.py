@@ -28,7 +28,9 @@ def apply_overrides(data: dict[str, Any], overrides: Sequence[str]) -> tuple[dic
             value = parse_scalar(value_text)
         except (yaml.YAMLError, ValueError) as error:
             problems.append(
-                RecipeProblem(COMMAND_LINE, key, f"{value_text!r} is no YAML value", remedy=str(error).splitlines()[0])
+                RecipeProblem(
+                    COMMAND_LINE, key, f"{value_text[:80]!r} is no YAML value", remedy=str(error).splitlines()[0]
+                )
             )
             continue
         section: Any = data

@@ -16,6 +16,7 @@ import yaml
 from rltoolkit.recipe.problems import RecipeError, RecipeProblem
 
 KeyPath = tuple[str, ...]
+MAX_NESTING = 100
 
 
 @dataclass(frozen=True)
@@ -28,9 +29,20 @@ class YamlSource:
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader with the scalar rules of YAML 1.2's core schema."""
+    """SafeLoader with the scalar rules of YAML 1.2's core schema, and with a limit to nesting."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012  # yaml's own name
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Refuse what yaml itself and the checks of a recipe, which call themselves for each level, could not hold."""
+        if self.depth >= MAX_NESTING:
+            problem = f"nested more than {MAX_NESTING} deep"
+            raise yaml.composer.ComposerError(None, None, problem, None if parent is None else parent.start_mark)
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
 
 _INT = re.compile(r"^(?:[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+)$")

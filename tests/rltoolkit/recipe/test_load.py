@@ -148,6 +148,8 @@ def test_mistakes_are_ordered_by_line(write) -> None:
         ("method: *nothing\n", "cannot be read as YAML"),
         ("method: !!python/object:os.system x\n", "cannot be read as YAML"),
         ("train: &t\n  a: *t\n", "contains itself"),
+        ("train: " + "[" * 1000 + "]" * 1000, "line 1: cannot be read as YAML: nested more than 100 deep"),
+        ("train: " + "{a: " * 150 + "1" + "}" * 150, "nested more than 100 deep"),
     ],
 )
 def test_text_that_is_no_recipe(write, text: str, says: str) -> None:
