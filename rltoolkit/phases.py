@@ -309,7 +309,7 @@ def _evaluate(run: Run, backend: TransformersBackend, task: Task, key: str, samp
     rewards = run.recipe.rewards
     limits = rewards.pool if rewards is not None else PoolSection()
     with (
-        VerifierPool(task.verifier, workers=limits.workers, timeout_s=limits.timeout_s) as pool,
+        VerifierPool(task.verifier, **limits.model_dump()) as pool,
         Progress(*columns, console=run.console, transient=True, disable=not run.console.is_terminal) as bars,
     ):
         bar = bars.add_task(f"evaluate {task.name} ({key})", total=len(task.questions) * n)

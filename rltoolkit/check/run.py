@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from reward_models.gold import GoldCheck
 from reward_models.pool import VerifierPool
-from reward_models.verdict import Verifier
+from reward_models.verdict import Outcome
 from rltoolkit.check import configs, data, plan
 from rltoolkit.check.batches import sft_lines, too_few
 from rltoolkit.check.hub import use_hub_or_cache
@@ -18,6 +18,7 @@ from rltoolkit.check.memory import TrainPlan, estimate_memory
 from rltoolkit.check.model import ModelFacts, model_facts
 from rltoolkit.check.model_shape import ModelShape
 from rltoolkit.check.report import CheckReport, Say
+from rltoolkit.data.unreadable import unreadable_references
 from rltoolkit.errors import RLToolkitError
 from rltoolkit.recipe.load import LoadedRecipe
 from rltoolkit.recipe.paths import is_embedded, resolve_data_path
@@ -50,12 +51,6 @@ def check_recipe(loaded: LoadedRecipe, say: Say, machine: Machine | None = None)
         check.rlsp(facts)
     check.tasks()
     return check.report.close()
-
-
-def gold_check(verifier: Verifier, references: Sequence[str], *, workers: int, timeout_s: float) -> GoldCheck:
-    """Judge the references against themselves, in worker processes of the recipe's settings."""
-    with VerifierPool(verifier, workers=workers, timeout_s=timeout_s) as pool:
-        return pool.check_gold(references)
 
 
 def names_the_hub(loaded: LoadedRecipe) -> bool:
@@ -182,17 +177,29 @@ class _Check:
         rewards = self.loaded.recipe.rewards
         if verifier is None or rewards is None or found is None:
             return
-        pool = rewards.pool
-        references = found.references[:GOLD_ROWS]
-        result = self.guarded(lambda: gold_check(verifier, references, workers=pool.workers, timeout_s=pool.timeout_s))
-        if result is None:
+        references = found.references
+
+        def judge() -> tuple[GoldCheck, int, str]:
+            with VerifierPool(verifier, **rewards.pool.model_dump()) as pool:
+                return pool.check_gold(references[:GOLD_ROWS]), *unreadable_references(pool, references)
+
+        judged = self.guarded(judge)
+        if judged is None:
             return
-        self.report.part(f"Verifier {rewards.outcome.verifier}", result.lines())
+        result, unreadable, what = judged
+        sample = f"the first {GOLD_ROWS} of {len(references)} rows were tried; {what}"
+        self.report.part(
+            f"Verifier {rewards.outcome.verifier}",
+            [*result.lines(), *([sample] if len(references) > GOLD_ROWS else [])],
+        )
         certain = len(result.certain_failures)
+        refused = certain - result.outcomes[Outcome.BAD_REFERENCE]
         text = "rewards.outcome: the verifier does not accept {} gold answer(s) of data.train"
-        if certain:
-            remedy = "correct or remove these rows, or change data.train.reference or the verifier"
-            self.report.problem(f"{text.format(certain)}; {remedy}")
+        remedy = "correct or remove these rows, or change data.train.reference or the verifier"
+        if refused:
+            self.report.problem(f"{text.format(refused)}; {remedy}")
+        if unreadable:
+            self.report.problem(f"rewards.outcome: {what}; {remedy}")
         if len(result.failures) > certain:
             doubt = "in a box; ignore this if it reads answers in another form"
             self.report.note(f"{text.format(len(result.failures) - certain)} {doubt}")

@@ -14,6 +14,7 @@ from reward_models.reward_func import as_reward_func
 from reward_models.verdict import Outcome, Verifier
 from rltoolkit.data.load import load_rows
 from rltoolkit.data.prompts import build_prompts
+from rltoolkit.data.unreadable import unreadable_references
 from rltoolkit.errors import DataError
 from rltoolkit.phases import (
     EvaluationCallback,
@@ -48,7 +49,6 @@ __all__ = ["run_rlsp_recipe"]
 
 TRAIN_PHASE = "train"
 SHOWN = ("reward/outcome", "reward/exploration", "completions/mean_length", "value/explained_variance", "entropy")
-ANY_ANSWER = r"\boxed{0}"  # something to judge when only the reference is in question
 GOLD_ROWS = 100  # a verifier that does not fit the data shows at once; `rltoolkit check` looks at more
 
 
@@ -102,22 +102,15 @@ def _pool(loaded: LoadedRecipe, verifier: Verifier) -> VerifierPool:
     rewards = loaded.recipe.rewards
     if rewards is None:
         return VerifierPool(verifier)
-    return VerifierPool(verifier, workers=rewards.pool.workers, timeout_s=rewards.pool.timeout_s)
+    return VerifierPool(verifier, **rewards.pool.model_dump())
 
 
 def _check_references(run: Run, pool: VerifierPool, references: list[str]) -> None:
     """Ask the verifier whether it can read the references, before any weight is loaded."""
-    distinct = list(dict.fromkeys(references))
-    verdicts = dict(zip(distinct, pool.check_many([ANY_ANSWER] * len(distinct), distinct), strict=True))
-    bad = [row for row, text in enumerate(references) if verdicts[text].outcome is Outcome.BAD_REFERENCE]
-    if not bad:
+    count, what = unreadable_references(pool, references)
+    if not count:
         return
-    first = references[bad[0]]
-    what = (
-        f"the verifier cannot read {len(bad)} of {len(references)} references, first in row {bad[0] + 1}: "
-        f"{first!r} ({verdicts[first].detail})"
-    )
-    if len(bad) == len(references):
+    if count == len(references):
         raise DataError(f"{what}; check data.train.reference and rewards.outcome.verifier")
     left_out = "these rows are left out of the loss and counted as verdict/bad_reference"
     run.say(f"[yellow]note[/yellow] {escape(what)}; {left_out}")

@@ -88,8 +88,29 @@ def test_a_gold_answer_that_the_verifier_refuses(check, tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text(ROWS + '{"question": "?", "answer": "\\\\frac{1}{2"}\n')
     code, text = check()
     assert code == 2
-    assert "does not accept 1 gold answer(s)" in text
+    assert "1 problem(s)\n  rewards.outcome: the verifier cannot read 1 of 3 references, first in row 3" in text
     assert "row 3: gold" in text
+
+
+def test_a_gold_answer_that_can_be_read_and_is_refused(check, tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text(ROWS + '{"question": "?", "answer": "five\\nsix"}\n')
+    code, text = check(r"rewards.outcome={verifier: regex, pattern: 'is (.+)'}")
+    assert code == 2
+    assert "1 problem(s)\n  rewards.outcome: the verifier does not accept 1 gold answer(s)" in text
+
+
+def test_every_reference_is_read_and_what_was_not_tried_is_said(check, tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text(ROWS * 300)
+    assert "the first 500 of 600 rows were tried; the verifier can read all references" in check()[1]
+    (tmp_path / "rows.jsonl").write_text(ROWS * 300 + '{"question": "?", "answer": "\\\\frac{1}{2"}\n')
+    code, text = check()
+    assert code == 2
+    assert "500 of 500 gold answers accepted" in text
+    assert "the verifier cannot read 1 of 601 references, first in row 601" in text.partition("1 problem(s)")[2]
+
+
+def test_the_pool_of_the_recipe_is_used(check) -> None:
+    assert "start_timeout_s" in check("rewards.pool.start_timeout_s=0.001")[1].partition("1 problem(s)")[2]
 
 
 def test_an_empty_data_set(check, tmp_path: Path) -> None:
