@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from reward_models.pool import MAX_MEMORY_MB, MAX_TIMEOUT_S, MAX_WORKERS
 from rltoolkit.recipe.problems import RefusedError, did_you_mean
 
 EMBEDDED_DATA = ("embedded:countdown",)
@@ -250,10 +251,18 @@ class ExplorationSection(Plugin):
 
 
 class PoolSection(Section):
-    """The processes that verifiers run in."""
+    """The processes that verifiers run in: the arguments of `VerifierPool`."""
 
-    workers: Annotated[int, Field(ge=1, description="processes per rank")] = 2
-    timeout_s: Annotated[float, Field(gt=0.0, description="seconds after which a check is killed")] = 5.0
+    workers: Annotated[int, Field(ge=1, le=MAX_WORKERS, description="processes per rank")] = 2
+    timeout_s: Annotated[
+        float, Field(gt=0.0, le=MAX_TIMEOUT_S, description="seconds after which a check is killed")
+    ] = 5.0
+    memory_mb: Annotated[
+        int | None, Field(ge=1, le=MAX_MEMORY_MB, description="address space of one process, null for no limit")
+    ] = 2048
+    start_timeout_s: Annotated[
+        float, Field(gt=0.0, le=MAX_TIMEOUT_S, description="seconds for a process to load the verifier")
+    ] = 60.0
 
 
 class RewardsSection(Section):

@@ -3,16 +3,31 @@
 import inspect
 
 import pytest
+from pydantic import ValidationError
 
 from reward_models.judge import JudgeSettings
+from reward_models.pool import VerifierPool
 from rltoolkit.recipe.known import known_keys
 from rltoolkit.recipe.plugin_options import EXPLORATION_OPTIONS, PLUGIN_OPTIONS, VERIFIER_OPTIONS, option_names
 from rltoolkit.recipe.plugins import EXPLORATION_CLASSES, VERIFIER_CLASSES
 from rltoolkit.recipe.problems import RefusedError
-from rltoolkit.recipe.schema import EXPLORATIONS, VERIFIERS, template_fields
+from rltoolkit.recipe.schema import EXPLORATIONS, VERIFIERS, PoolSection, template_fields
 
 CLASSES = {**VERIFIER_CLASSES, **EXPLORATION_CLASSES}
 OPTIONS = {**VERIFIER_OPTIONS, **EXPLORATION_OPTIONS}
+
+
+def test_the_pool_section_is_what_a_pool_takes() -> None:
+    parameters = dict(inspect.signature(VerifierPool).parameters)
+    parameters.pop("verifier")
+    assert PoolSection().model_dump() == {name: one.default for name, one in parameters.items()}
+
+
+@pytest.mark.parametrize("key", ["workers", "timeout_s", "memory_mb", "start_timeout_s"])
+@pytest.mark.parametrize("value", [0, -1, 10**15, "2", True])
+def test_a_pool_that_cannot_be(key: str, value: object) -> None:
+    with pytest.raises(ValidationError):
+        PoolSection.model_validate({key: value})
 
 
 @pytest.mark.parametrize("name", CLASSES)
