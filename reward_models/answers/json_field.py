@@ -1,9 +1,9 @@
 r"""The answer in a JSON field `"answer": ...` or `"final_answer": ...`.
 
 The object around the field need not be valid JSON, since what models write often is not: line breaks inside
-strings, LaTeX whose backslashes were not doubled, values without quotes such as `9/4`. The last field counts
-whose value is complete; a value is not, if the text ends before the closing quote, bracket or separator, because
-what was cut off may have changed it. `null` answers nothing. The values of a list are read side by side, those
+strings, LaTeX whose backslashes were not doubled, values without quotes such as `9/4`, quotes as Python writes them
+(`'answer': '7'`). The last field counts whose value is complete; a value is not, if the text ends before the closing
+quote, bracket or separator, because what was cut off may have changed it. `null` answers nothing. The values of a list are read side by side, those
 of an object with their names (`x=1, y=2`), except a single one.
 """
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections import deque
+from typing import NamedTuple
 
 from reward_models.answers.lists import as_one
 from reward_models.answers.unescape import as_json, unescape
@@ -21,9 +22,15 @@ from reward_models.answers.unescape import as_json, unescape
 MAX_FIELDS = 20
 MAX_STRUCTURE_CHARS = 4000
 
-_FIELD = re.compile(r'"(?:final[ _-]?)?answer"\s*+:\s*+', re.IGNORECASE)
-_STRING = re.compile(r'"(?:[^"\\]|\\.)*+"', re.DOTALL)
-_STRING_GOES_ON = re.compile(r'[^"\n]*+(?:"[^"\n]*+)*"(?=\s*+[,}\]\n])')
+_FIELD = re.compile(r"""(?P<quote>["'])(?:final[ _-]?)?answer(?P=quote)\s*+:\s*+""", re.IGNORECASE)
+_STRING = {
+    '"': re.compile(r'"(?:[^"\\]|\\.)*+"', re.DOTALL),
+    "'": re.compile(r"'(?:[^'\\]|\\.)*+'", re.DOTALL),
+}
+_STRING_GOES_ON = {
+    '"': re.compile(r'[^"\n]*+(?:"[^"\n]*+)*"(?=\s*+[,}\]\n])'),
+    "'": re.compile(r"[^'\n]*+(?:'[^'\n]*+)*'(?=\s*+[,}\]\n])"),
+}
 _VALUE_END = re.compile(r"\s*+(?:[,}\]\n`]|$)")
 _BARE_MARK = re.compile(r'[()\[\]{}\n]|,(?=[\s"])')
 _OPENING, _CLOSING = frozenset("([{"), frozenset(")]}")
@@ -31,19 +38,26 @@ _NOTHING = frozenset({"null", "none", ""})
 _DECODER = json.JSONDecoder(strict=False)
 
 
-def json_answer(text: str) -> str | None:
-    """Return the value of the last complete answer field as text, or None."""
+class AnswerField(NamedTuple):
+    """An answer field that begins at `start`; its value as text, None if no field of the text is complete."""
+
+    value: str | None
+    start: int
+
+
+def json_answer(text: str) -> AnswerField | None:
+    """Return the last complete answer field; None if the text has no such field at all."""
     fields = deque(_FIELD.finditer(text), maxlen=MAX_FIELDS)
     for field in reversed(fields):
         value = _value(text, field.end())
         if value is not None:
-            return value
-    return None
+            return AnswerField(value, field.start())
+    return AnswerField(None, fields[-1].start()) if fields else None
 
 
 def _value(text: str, start: int) -> str | None:
     first = text[start : start + 1]
-    if first == '"':
+    if first in _STRING:
         return _string(text, start)
     if first in ("[", "{"):
         structure = _structure(text[start : start + MAX_STRUCTURE_CHARS])
@@ -54,14 +68,16 @@ def _value(text: str, start: int) -> str | None:
 
 def _string(text: str, start: int) -> str | None:
     """A string ends at its quotation mark; where the line goes on behind it, quotes inside were not escaped."""
-    found = _STRING.match(text, start)
+    quote = text[start]
+    found = _STRING[quote].match(text, start)
     if found is None:
         return None
     end = found.end()
     if not _VALUE_END.match(text, end):
-        rest = _STRING_GOES_ON.match(text, end)
+        rest = _STRING_GOES_ON[quote].match(text, end)
         end = end if rest is None else rest.end()
-    return _without_quotes(unescape(text[start + 1 : end - 1]).strip())
+    said = text[start + 1 : end - 1]
+    return _without_quotes(unescape(said if quote == '"' else said.replace("\\'", "'")).strip())
 
 
 def _without_quotes(value: str) -> str:

@@ -42,6 +42,23 @@ TABLE: list[tuple[str, str | None, str | None, str | None]] = [
     ("A: 1\nThe answer is 3. then 5", None, "3", "3"),
     ("The answer is 3.\nA: 1\nthen 5", None, "1", "1"),
     ("no thinking, 4, then 5", None, None, "5"),
+    # Only a JSON field behind the box overrides it; a box inside or behind the field does not lose.
+    (r'{"reasoning": "we get \boxed{6} wait", "answer": "7"}', "6", "7", "7"),
+    (r'\boxed{6}, and as JSON: {"answer": "7"}', "6", "7", "7"),
+    (r'{"reasoning": "we get \boxed{6}", "answer": null}', "6", "6", "6"),
+    (r'{"answer": "it is \boxed{7}"}', "7", "7", "7"),
+    (r'{"answer": "7"} or better \boxed{8}', "8", "8", "8"),
+    # Words around a box do not unsay it
+    (r"The answer is not \boxed{5}", "5", "5", "5"),
+    # What is denied, null or cut off is not guessed instead
+    ("The answer is not 5.", None, None, None),
+    ("The answer isn't 5.", None, None, None),
+    ("The answer is not 5. So 7 it is", None, None, "7"),
+    ('{"reasoning": "3+4=7", "answer": null}', None, None, None),
+    ('{"reasoning": "3+4=7", "answer": "7', None, None, None),
+    ('{"reasoning": "the answer is 7", "answer": null}', None, None, None),
+    ("I get 5 <answer>5", None, None, None),
+    ("Maybe the answer is 5", None, None, "5"),
     ("", None, None, None),
 ]
 

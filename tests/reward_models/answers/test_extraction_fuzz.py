@@ -18,7 +18,7 @@ PIECES = st.sampled_from([
     "\\[", "\\]", "\\begin{align}", "\\end{align}", "&", '{"answer": ', '"final_answer":', '"', '\\"', "[", "]", "(",
     ")", "null", "\\u00", "\\frac", "\\text{and}", " and ", " or ", ", ", ";", "=", "a = ", "The answer is ",
     "answer", "Answer:", "**", "__", "A:", "\nA: ", "\nB: ", "\n#### ", "#", " not ", "?", ". ", "because",
-    "<answer>", "</answer>", "```python\n", "```\n", "```", "<think>", "</think>", "5", "-12", "1,234", "1/2", ".5",
+    "<answer>", "</answer>", "'answer': '", "'", "isn't", "```python\n", "```\n", "```", "<think>", "</think>", "5", "-12", "1,234", "1/2", ".5",
     "%", "√", "12:30", "x", "n", "\n", " ", "\t", "\0", "\ud800", "\u202e", "\ufeff", "٣", "½", "cups", "\r\n", "：",
     "’",
 ])
@@ -65,7 +65,7 @@ STATEMENTS = [
 
 def none_raises(text: str) -> None:
     boxed, marked, lenient = (extract(text, policy) for policy in POLICIES)
-    assert boxed is None or boxed == marked
+    assert boxed is None or boxed == marked or (marked is not None and marked.rule == "JSON field")
     assert marked is None or marked == lenient
     first = extract(text, "boxed", "first")
     assert first is None or first.rule == "first box"

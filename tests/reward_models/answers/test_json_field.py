@@ -7,7 +7,7 @@ from growth import growth
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reward_models.answers.json_field import json_answer
+from reward_models.answers.json_field import AnswerField, json_answer
 
 
 @pytest.mark.parametrize(
@@ -35,6 +35,14 @@ from reward_models.answers.json_field import json_answer
         ('{"answer": true}', "true"),
         ('{"answer": null}', None),
         ('{"answer": "7"}, {"answer": null}', "7"),
+        # Quotes as Python writes them
+        ("{'reasoning': 'so 5', 'answer': '7'}", "7"),
+        ("{'answer': 'Tom\\'s 7'}", "Tom's 7"),
+        ("{'answer': 'Tom's 7', 'x': 1}", "Tom's 7"),
+        ("{'answer': \"Tom's 7\"}", "Tom's 7"),
+        ("{'answer': '\\frac{1}{2}'}", r"\frac{1}{2}"),
+        ("{'answer': '7", None),
+        ("{'answer\": 7}", None),
         # Lists and objects
         ('{"answer": [1, 2]}', "1, 2"),
         ('{"answer": ["5"]}', "5"),
@@ -58,7 +66,15 @@ from reward_models.answers.json_field import json_answer
     ],
 )
 def test_table(text: str, answer: str | None) -> None:
-    assert json_answer(text) == answer
+    field = json_answer(text)
+    assert (None if field is None else field.value) == answer
+
+
+def test_a_field_without_a_value_is_told_from_no_field() -> None:
+    assert json_answer('{"answer": null}') == AnswerField(None, 1)
+    assert json_answer('{"x": 5, "answer": "7') == AnswerField(None, 9)
+    assert json_answer('{"answer": "7"} {"answer": "8') == AnswerField("7", 1)
+    assert json_answer('{"x": 5}') is None
 
 
 @given(
@@ -70,7 +86,7 @@ def test_table(text: str, answer: str | None) -> None:
 )
 def test_a_valid_field_is_found_behind_any_text(value: str, before: str, after: str) -> None:
     text = before + "\n" + json.dumps({"reasoning": "so 5", "answer": value}, indent=2) + after
-    assert json_answer(text) == value
+    assert json_answer(text) == AnswerField(value, text.rindex('"answer": '))
 
 
 @pytest.mark.parametrize(
@@ -84,6 +100,8 @@ def test_a_valid_field_is_found_behind_any_text(value: str, before: str, after: 
         '"answer":',
         '"',
         '"answer": (',
+        "'answer': '",
+        "'answer': 'a'b",
     ],
 )
 def test_time_grows_with_the_text(unit: str) -> None:
