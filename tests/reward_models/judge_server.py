@@ -5,13 +5,13 @@ import select
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reward_models.judge import JudgeSettings
+from reward_models.judge import Judge, JudgeCounts, Judgement, JudgeSettings
 
 SCRIPT = Path(__file__).with_name("misbehaving_judge_server.py")
 START_S = 60.0  # a busy machine may take long to start a process; it never matters otherwise
@@ -58,3 +58,9 @@ def running_judge_server() -> Iterator[JudgeServer]:
         process.wait()
         process.stdin.close()
         process.stdout.close()
+
+
+def score(server: JudgeServer, commands: Sequence[str], **settings: Any) -> tuple[list[Judgement], JudgeCounts]:
+    """The judgements of texts that tell the server what to do, and the counts after them."""
+    with Judge(server.settings(**settings)) as judge:
+        return judge.score_many("anything", [f"do: {command}" for command in commands]), judge.counts()
