@@ -12,6 +12,8 @@ import pytest
 
 from reward_models import Outcome
 from rltoolkit.cli import main
+from rltoolkit.recipe.plugins import build_verifier
+from rltoolkit.recipe.yaml_source import parse_scalar
 from rltoolkit.run.metrics import read_metrics
 
 ROOT = Path(__file__).parents[2]
@@ -94,6 +96,16 @@ def test_the_readme_names_what_is_there() -> None:
     assert names == {path.name for path in FOLDER.iterdir() if path.is_file()} - {"README.md"}
     for command in re.findall(r"^rltoolkit (?:verify|check|train) (\S+)", text, re.MULTILINE):
         assert (ROOT / command).is_file()
+
+
+def test_the_combination_of_the_readme(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.path", list(sys.path))
+    block = re.findall(r"^```yaml\n(.*?)^```", (FOLDER / "README.md").read_text(), re.MULTILINE | re.DOTALL)[-1]
+    verifier = build_verifier(parse_scalar(block)["outcome"], folders=[FOLDER])
+    for answer in ("1, 2, 3, 6", "6, 3, 2, 1", r"1, 2, 3, \frac{12}{2}"):
+        assert verifier.check(f"\\boxed{{{answer}}}", "1, 2, 3, 6").outcome is Outcome.CORRECT
+    for answer in ("1, 2, 3", "6"):
+        assert verifier.check(f"\\boxed{{{answer}}}", "1, 2, 3, 6").outcome is Outcome.WRONG
 
 
 @pytest.mark.slow
