@@ -3,8 +3,8 @@ r"""The answer in a JSON field `"answer": ...` or `"final_answer": ...`.
 The object around the field need not be valid JSON, since what models write often is not: line breaks inside
 strings, LaTeX whose backslashes were not doubled, values without quotes such as `9/4`, quotes as Python writes them
 (`'answer': '7'`). The last field counts whose value is complete; a value is not, if the text ends before the closing
-quote, bracket or separator, because what was cut off may have changed it. `null` answers nothing. The values of a list are read side by side, those
-of an object with their names (`x=1, y=2`), except a single one.
+quote, bracket or separator, because what was cut off may have changed it. `null` answers nothing. The values of a
+list are read side by side, those of an object with their names (`x=1, y=2`), except a single one.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ _EQUALS = re.compile(r"(?<![<>!])=|≈|\\approx(?![A-Za-z])")
 # What stands before a number and changes it, and what stands behind it.
 _BEFORE = re.compile(
     r"(?<![\w\\])(?:(?:negative|minus|plus|times|choose|twice|sqrt|(?:log|ln|sin|cos|tan)(?:_\{?\w+\}?)?"
-    r"|(?:square|cube)\s+root\s+of|(?:half|third|quarter|double|triple|percent|%)\s+of"
+    r"|[\d/.]*\d\s*%?\s+of(?:\s+the)?|(?:square|cube)\s+root\s+of|(?:half|third|quarter|double|triple|percent|%)\s+of"
     r"|(?:less|more|fewer|greater|other|rather)\s+than|at\s+(?:most|least)|instead\s+of|except|not|never)\s+)+\Z",
     re.IGNORECASE,
 )

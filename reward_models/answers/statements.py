@@ -71,13 +71,11 @@ _DENIED = re.compile(
     r"|different\s+from|far\s+from)\b",
     re.IGNORECASE,
 )
+# "Not 5 but 7" and "not only 5".
+_DENIED_END = re.compile(r"[.?](?=[\s\"”*]|$)|\n|\bbut\b(?!\s+(?:also|not)\b)")
 _NEGATION = re.compile(r"\b(?:not|never)\b|n['’]t\b", re.IGNORECASE)
 _OPENING_MARKS = re.compile(r"[\s`\"“”}]*")
 _BOLD = re.compile(r"\*\*([^*\n]+)\*\*")
-_MARKS = re.compile(r"[\s`\"“”}]*")
-_BOLD = re.compile(r"\*\*([^*\n]+)\*\*")
-# Between digits two asterisks are a power.
-_EMPHASIS = re.compile(r"(?<![\w)])\*\*|\*\*(?![\w(])|(?<!\w)__|__(?!\w)")
 _MARKS = ' \t\n*_`"“”'
 _SENTENCE_END = re.compile(r"(?<![ap]\.m)(?P<end>[.?])(?=[\s\"”*]|$)|\n|<[/|]", re.IGNORECASE)
 _REASON = re.compile(
@@ -119,13 +117,13 @@ def stated_answer(text: str) -> tuple[str, str] | None:
 
 
 def behind_denials(text: str) -> str:
-    """The text behind the sentence that denies an answer last ("the answer is not 5"), without code; else all of it."""
+    """The text behind the last denial of an answer ("the answer is not 5"), without code; all of it without one."""
     prose = without_code(text)
     for word in reversed(deque(_WORD.finditer(prose), maxlen=MAX_STATEMENTS)):
         verb = _IS.match(prose, word.end(), word.end() + MAX_STATEMENT_CHARS)
         if verb is not None and (_DENIED.match(prose, verb.end()) or _NEGATION.search(_clause_before(prose, word))):
-            sentence_end = _SENTENCE_END.search(prose, verb.end())
-            return "" if sentence_end is None else prose[sentence_end.end() :]
+            denied_end = _DENIED_END.search(prose, verb.end())
+            return "" if denied_end is None else prose[denied_end.end() :]
     return text
 
 
@@ -165,7 +163,7 @@ def _last_hashes(text: str) -> _Statement | None:
         return None
     if found[0].end() < len(text) and text.count("####") > 1:
         return None
-    said = _read(found[0]["line"])
+    said = _read(found[0]["line"].strip())
     if said is None or not _DIGIT.search(said) or whole_answer(said) is None:
         return None
     return _Statement(found[0].start(), said, "answer line")

@@ -29,11 +29,11 @@ _NUMBER_FIRST = re.compile(r"[-+$€£ ]*\.?[0-9]")
 
 
 def whole_answer(text: str) -> str | None:
-    """Return a text that is nothing but an answer, without emphasis and end of turn; None for any other."""
+    """Return a text that is nothing but an answer, without mark-up and end of turn; None for any other."""
     line = text.strip()
     if len(line) > MAX_BARE_CHARS:
         return None
-    line = without_emphasis(_END_TOKENS.sub("", line)).strip("*`").strip()
+    line = without_emphasis(_END_TOKENS.sub("", line)).strip("*`#").strip()
     if not line or ("\n" in line and not line.startswith("\\begin{")):
         return None
     if next(formulas(line), None) is not None:

@@ -18,9 +18,9 @@ PIECES = st.sampled_from([
     "\\[", "\\]", "\\begin{align}", "\\end{align}", "&", '{"answer": ', '"final_answer":', '"', '\\"', "[", "]", "(",
     ")", "null", "\\u00", "\\frac", "\\text{and}", " and ", " or ", ", ", ";", "=", "a = ", "The answer is ",
     "answer", "Answer:", "**", "__", "A:", "\nA: ", "\nB: ", "\n#### ", "#", " not ", "?", ". ", "because",
-    "<answer>", "</answer>", "'answer': '", "'", "isn't", "```python\n", "```\n", "```", "<think>", "</think>", "5", "-12", "1,234", "1/2", ".5",
+    "<answer>", "</answer>", "```python\n", "```\n", "```", "<think>", "</think>", "5", "-12", "1,234", "1/2", ".5",
     "%", "√", "12:30", "x", "n", "\n", " ", "\t", "\0", "\ud800", "\u202e", "\ufeff", "٣", "½", "cups", "\r\n", "：",
-    "’",
+    "’", "'answer': '", "'", "isn't",
 ])
 # fmt: on
 MARKUP = st.lists(PIECES, max_size=60).map("".join)

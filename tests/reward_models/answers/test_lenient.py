@@ -42,6 +42,7 @@ from reward_models.answers.lenient import last_expression
         ("so the maximum is sqrt 12", "sqrt 12"),
         ("so it is log_2 8", "log_2 8"),
         ("half of 12", "half of 12"),
+        ("so it is 3/4 of the 12", "3/4 of the 12"),
         ("it is 12 and a half.", "12 and a half"),
         ("it is 12 and a dog", "12"),
         ("the value is 12 x.", "12 x"),

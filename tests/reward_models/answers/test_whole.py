@@ -35,4 +35,5 @@ def test_a_whole_answer_has_no_emphasis_and_no_end_of_turn() -> None:
     assert whole_answer("**72**\n") == "72"
     assert whole_answer("**72** total") == "72 total"
     assert whole_answer("2**3") == "2**3"
+    assert whole_answer("### 72") == "72"
     assert whole_answer("`72`<|im_end|></s>\n") == "72"
