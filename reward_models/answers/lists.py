@@ -8,6 +8,8 @@ from typing import Protocol, TypeVar
 
 # More between two answers than commas, "and" and a name is no list.
 MAX_GAP_CHARS = 60
+# A text of nothing but answers is no list that anybody asks for; of a longer list only the end is read.
+MAX_ITEMS = 1000
 
 _TEXT = r"\\(?:text|textrm|mathrm|mbox)\s*"
 _SPACE = r"(?:\s|~|\\[,;:! ]|\\q?quad(?![A-Za-z]))"
@@ -34,7 +36,8 @@ _S = TypeVar("_S", bound=Span)
 def last_list(text: str, spans: Sequence[_S]) -> list[_S]:
     """Return the last span with those before it that stand in one list with it, in order."""
     first = max(0, len(spans) - 1)
-    while first > 0 and connects(text[spans[first - 1].end : spans[first].start]):
+    earliest = max(0, len(spans) - MAX_ITEMS)
+    while first > earliest and connects(text[spans[first - 1].end : spans[first].start]):
         first -= 1
     return list(spans[first:])
 
