@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from reward_models.errors import VerifierError
-from reward_models.verdict import Outcome, Verdict, Verifier, checked
+from reward_models.verdict import Outcome, Verdict, Verifier, checked, require_verifier
 
 _ALL_ORDER = (Outcome.BAD_REFERENCE, Outcome.WRONG, Outcome.NO_ANSWER, Outcome.TIMEOUT, Outcome.ERROR, Outcome.CORRECT)
 _ANY_ORDER = (Outcome.CORRECT, Outcome.TIMEOUT, Outcome.ERROR, Outcome.WRONG, Outcome.NO_ANSWER, Outcome.BAD_REFERENCE)
@@ -35,10 +35,7 @@ class _Combination:
         if not isinstance(verifiers, list | tuple) or not verifiers:
             raise VerifierError(f"{name} verifiers is {verifiers!r}; give a list with at least one verifier")
         for number, verifier in enumerate(verifiers, start=1):
-            if isinstance(verifier, type) or not callable(getattr(verifier, "check", None)):
-                raise VerifierError(
-                    f"{name} verifier {number} is {verifier!r}; expected an object with check(response, reference)"
-                )
+            require_verifier(verifier, f"{name} verifier {number}")
         self.verifiers = tuple(verifiers)
 
     def check(self, response: str, reference: str) -> Verdict:

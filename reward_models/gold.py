@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from reward_models.verdict import Outcome, Verdict, Verifier, error_text
+from reward_models.verdict import Outcome, Verdict, Verifier, checked, error_text
 
-Judge = Callable[[Sequence[str], Sequence[str]], list[Verdict]]
+# Of a reference that can be read and to which the verifier cannot write a right response.
+UNTRIED = Verdict.no_answer("gold: no right response can be written")
 # Failures that are told one by one, and characters of a reference that are shown.
 MAX_TOLD = 5
 MAX_SHOWN_CHARS = 60
@@ -54,36 +55,31 @@ def gold_response(verifier: Verifier, reference: str) -> str | None:
     return f"\\boxed{{{reference}}}" if own is None else own(reference)
 
 
-def judge_gold(verifier: Verifier, references: Sequence[str], judge: Judge) -> GoldCheck:
-    """Judge every reference against the response that `verifier` writes for it; `judge` is a pool's, as a rule.
+def gold_verdict(verifier: Verifier, reference: str) -> Verdict:
+    """Judge the response that the verifier writes for a reference; a `gold_response` that fails is an ERROR.
 
-    A row without such a response is judged on an empty one, which shows whether its reference can be read; it is
-    untried where it can. A `gold_response` that fails is an ERROR of its row.
+    Where it writes none, an empty one shows whether the reference can be read: UNTRIED if so, BAD_REFERENCE if not.
+    Foreign code without a time limit: a pool calls this in its workers.
     """
-    written = [_written(verifier, reference) for reference in references]
-    verdicts = judge([text if isinstance(text, str) else "" for text in written], references)
-    judged: list[tuple[int, Verdict]] = []
-    for row, (text, verdict) in enumerate(zip(written, verdicts, strict=True)):
-        if isinstance(text, Verdict):
-            judged.append((row, text))
-        elif text is not None or verdict.outcome is Outcome.BAD_REFERENCE:
-            judged.append((row, verdict))
+    name = type(verifier).__name__
+    try:
+        text: object = gold_response(verifier, reference)
+    except (Exception, SystemExit) as error:  # noqa: BLE001  a verifier is foreign code; its failure is counted
+        return Verdict.error(f"{name}.gold_response raised {error_text(error)}")
+    if text is None:
+        verdict = checked(verifier, "", reference)
+        return verdict if verdict.outcome is Outcome.BAD_REFERENCE else UNTRIED
+    if not isinstance(text, str):
+        return Verdict.error(f"{name}.gold_response returned {type(text).__name__}, expected str")
+    return checked(verifier, text, reference)
+
+
+def gold_check(verifier: Verifier, references: Sequence[str], verdicts: Sequence[Verdict]) -> GoldCheck:
+    """Sum up what `gold_verdict` said of each reference."""
+    judged = [(row, verdict) for row, verdict in enumerate(verdicts) if verdict != UNTRIED]
     failures = tuple((row + 1, references[row], v) for row, v in judged if v.outcome is not Outcome.CORRECT)
     outcomes = Counter(verdict.outcome for _, verdict in judged)
     return GoldCheck(outcomes, failures, len(references) - len(judged), sure=hasattr(verifier, "gold_response"))
-
-
-def _written(verifier: Verifier, reference: object) -> str | Verdict | None:
-    """The gold response, or the verdict on a reference or a method that gives none."""
-    if not isinstance(reference, str):
-        return None  # the judge says what is wrong with it
-    try:
-        text: object = gold_response(verifier, reference)
-    except Exception as error:  # noqa: BLE001  a verifier is foreign code; its failure is reported with its row
-        return Verdict.error(f"{type(verifier).__name__}.gold_response raised {error_text(error)}")
-    if text is None or isinstance(text, str):
-        return text
-    return Verdict.error(f"{type(verifier).__name__}.gold_response returned {type(text).__name__}, expected str")
 
 
 def _shown(reference: object) -> str:

@@ -7,30 +7,32 @@ threads cannot be ended. Here an answer that takes too long costs a worker its l
 from __future__ import annotations
 
 import asyncio
-import functools
-import math
 import os
 import pickle
-import selectors
 import threading
 import time
 import weakref
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from multiprocessing.connection import wait
 from types import TracebackType
 from typing import Any
 
 from reward_models.errors import VerifierError
-from reward_models.gold import GoldCheck, judge_gold
-from reward_models.verdict import Outcome, Verdict, Verifier
+from reward_models.gold import GoldCheck, gold_check
+from reward_models.verdict import Outcome, Verdict, Verifier, refusal, require_verifier
 from reward_models.worker import WorkerSettings
 from reward_models.worker_process import State, WorkerProcess
 
 # Fresh workers that fail one after the other before the pool gives up: what loaded once should load again.
 MAX_START_FAILURES = 3
-# An abandoned call notices within this time; looking is all it costs.
+# A call that is abandoned, or whose pool is closed, notices within this time; looking is all it costs.
 CANCEL_POLL_S = 0.05
+# More is a slip of the keyboard, and larger than what the system's timers and limits can hold.
+MAX_WORKERS = 1024
+MAX_TIMEOUT_S = 7 * 24 * 3600
+MAX_MEMORY_MB = 2**30
 _MB = 1024 * 1024
 
 
@@ -39,7 +41,7 @@ class PoolSettings:
     """Settings of a pool, as `VerifierPool` takes them.
 
     Raises:
-        VerifierError: one is out of range.
+        VerifierError: one is of another type or out of range.
     """
 
     workers: int
@@ -48,14 +50,12 @@ class PoolSettings:
     start_timeout_s: float
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
-        if self.workers < 1:
-            raise VerifierError(f"pool workers is {self.workers}; give at least 1")
-        for name, value in (("timeout_s", self.timeout_s), ("start_timeout_s", self.start_timeout_s)):
-            if not (math.isfinite(value) and value > 0):
-                raise VerifierError(f"pool {name} is {value}; give seconds > 0")
-        if self.memory_mb is not None and self.memory_mb < 1:
-            raise VerifierError(f"pool memory_mb is {self.memory_mb}; give megabytes > 0, or None for no limit")
+        """Check the types and the ranges."""
+        _require("workers", self.workers, int, MAX_WORKERS, "whole number from 1")
+        for name, seconds in (("timeout_s", self.timeout_s), ("start_timeout_s", self.start_timeout_s)):
+            _require(name, seconds, int | float, MAX_TIMEOUT_S, "number of seconds > 0")
+        if self.memory_mb is not None:
+            _require("memory_mb", self.memory_mb, int, MAX_MEMORY_MB, "whole number of megabytes from 1, or None,")
 
     def for_worker(self) -> WorkerSettings:
         """Return what a worker must know."""
@@ -101,12 +101,12 @@ class VerifierPool:
         self._pickle = _pickled(verifier)
         self._counts: Counter[Outcome] = Counter()
         self._lock = threading.Lock()
-        self._selector = selectors.DefaultSelector()
         self._workers: list[WorkerProcess] = []
         self._start_failures = 0
+        self._closing = False
         self._process_id = os.getpid()
-        self._finalizer = weakref.finalize(self, _shut_down, self._workers, self._selector, self._process_id)
-        self._start(workers)
+        self._finalizer = weakref.finalize(self, _shut_down, self._workers, self._process_id)
+        self._start()
 
     def check(self, response: str, reference: str) -> Verdict:
         """Judge one answer."""
@@ -116,7 +116,8 @@ class VerifierPool:
         """Judge answers in parallel; verdicts come in the order of the answers.
 
         Raises:
-            VerifierError: the lengths differ, the pool is closed, or workers can no longer be started.
+            VerifierError: the lengths differ, the pool is closed, or workers can no longer be started; the next call
+                tries again.
         """
         return self._judge(responses, references)
 
@@ -136,9 +137,10 @@ class VerifierPool:
         """Judge every reference against itself, written as a right response would write it.
 
         Meant for the start: a row on which the verifier refuses the gold answer teaches the model that right is
-        wrong. Not counted in `counts`. See `reward_models.gold`.
+        wrong. The workers write the responses, within the time limit. Not counted in `counts`. See
+        `reward_models.gold`.
         """
-        return judge_gold(self._verifier, references, functools.partial(self._judge, counted=False))
+        return gold_check(self._verifier, references, self._judge(None, references))
 
     @property
     def counts(self) -> Counter[Outcome]:
@@ -150,8 +152,18 @@ class VerifierPool:
         """The class of the verifier that judges here."""
         return type(self._verifier)
 
+    def judges_like(self, verifier: Verifier) -> bool:
+        """Whether a verifier is the one that judges here, or one of the same class and the same options."""
+        return verifier is self._verifier or _pickled(verifier) == self._pickle
+
     def close(self) -> None:
-        """End the workers; no process is left behind. May be called more than once."""
+        """End the workers and the calls that are running in other threads, which raise VerifierError.
+
+        May be called more than once; in a fork of the process that started the pool it does nothing.
+        """
+        if os.getpid() != self._process_id:
+            return
+        self._closing = True
         with self._lock:
             self._finalizer()
 
@@ -170,15 +182,12 @@ class VerifierPool:
         raise VerifierError("a VerifierPool cannot be pickled; pickle the verifier and start a pool where it is used")
 
     def _judge(
-        self,
-        responses: Sequence[str],
-        references: Sequence[str],
-        *,
-        counted: bool = True,
-        cancelled: threading.Event | None = None,
+        self, responses: Sequence[str] | None, references: Sequence[str], cancelled: threading.Event | None = None
     ) -> list[Verdict]:
-        if len(responses) != len(references):
+        """Judge responses, or where there are none those that the verifier writes, which are not counted."""
+        if responses is not None and len(responses) != len(references):
             raise VerifierError(f"{len(responses)} responses and {len(references)} references; give one per response")
+        self._require_own_process()  # before the lock, which a busy pool's fork would wait for without end
         with self._lock:
             self._require_open()
             try:
@@ -186,31 +195,34 @@ class VerifierPool:
             except BaseException:
                 self._drop_jobs()
                 raise
-            if counted:
+            if responses is not None:
                 self._counts.update(verdict.outcome for verdict in verdicts)
             return verdicts
 
-    def _require_open(self) -> None:
+    def _require_own_process(self) -> None:
         if os.getpid() != self._process_id:
             raise VerifierError(
                 f"this pool belongs to process {self._process_id} and was used in its fork {os.getpid()}; "
                 "start a pool in the process that uses it"
             )
-        if not self._finalizer.alive:
+
+    def _require_open(self) -> None:
+        if self._closing or not self._finalizer.alive:
             raise VerifierError("the pool is closed; start a new VerifierPool")
 
-    def _start(self, count: int) -> None:
+    def _start(self) -> None:
         """Start the first workers side by side and wait until all have loaded the verifier."""
         try:
-            for _ in range(count):
-                self._add_worker()
+            self._fill()
             for worker in self._workers:
-                if not worker.connection.poll(max(0.0, worker.deadline - time.monotonic())):
-                    raise VerifierError(
-                        f"a worker did not load the verifier within start_timeout_s={self.settings.start_timeout_s}; "
-                        "raise it, or make the verifier's module import less"
-                    )
-                self._finish_start(worker)
+                while worker.state is State.STARTING:
+                    if not worker.connection.poll(max(0.0, worker.deadline - time.monotonic())):
+                        raise VerifierError(
+                            "a worker did not load the verifier within "
+                            f"start_timeout_s={self.settings.start_timeout_s}; "
+                            "raise it, or make the verifier's module import less"
+                        )
+                    self._finish_start(worker)
         except BaseException:
             self._finalizer()
             raise
@@ -224,29 +236,39 @@ class VerifierPool:
             )
         self._start_failures = 0
 
-    def _add_worker(self) -> None:
-        worker = WorkerProcess(self._pickle, self.settings.for_worker())
-        self._workers.append(worker)
-        self._selector.register(worker.connection, selectors.EVENT_READ, worker)
+    def _fill(self) -> None:
+        """Start the workers that are missing, without waiting for them; an earlier call may have failed to."""
+        while len(self._workers) < self.settings.workers:
+            try:
+                self._workers.append(WorkerProcess(self._pickle, self.settings.for_worker()))
+            except OSError as error:
+                raise VerifierError(
+                    f"a worker process cannot be started ({error}); free memory, processes or open files, "
+                    "or give the pool fewer workers"
+                ) from error
+
+    def _end(self, worker: WorkerProcess) -> None:
+        self._workers.remove(worker)
+        worker.kill()
 
     def _replace(self, worker: WorkerProcess) -> None:
         """Kill a worker and start another, without waiting for it."""
-        self._selector.unregister(worker.connection)
-        self._workers.remove(worker)
-        worker.kill()
-        self._add_worker()
+        self._end(worker)
+        self._fill()
 
     def _restart(self, worker: WorkerProcess, reason: str) -> None:
         """Replace a worker that did not come up, a few times at most."""
+        self._end(worker)
         self._start_failures += 1
         if self._start_failures >= MAX_START_FAILURES:
-            raise VerifierError(f"{self._start_failures} worker processes in a row did not start; the last: {reason}")
-        self._replace(worker)
+            self._start_failures = 0
+            raise VerifierError(f"{MAX_START_FAILURES} worker processes in a row did not start; the last: {reason}")
+        self._fill()
 
     def _drop_jobs(self) -> None:
         """After an interruption no answer may be left that the next call would take for its own."""
         for worker in [w for w in self._workers if w.state is State.BUSY]:
-            self._replace(worker)
+            self._end(worker)
 
 
 class _CancelledError(Exception):
@@ -259,7 +281,7 @@ class _Round:
     def __init__(
         self,
         pool: VerifierPool,
-        responses: Sequence[str],
+        responses: Sequence[str] | None,
         references: Sequence[str],
         cancelled: threading.Event | None,
     ) -> None:
@@ -269,29 +291,33 @@ class _Round:
         self.references = references
         self.verdicts: dict[int, Verdict] = {}
         self.waiting: deque[int] = deque()
-        for job, (response, reference) in enumerate(zip(responses, references, strict=True)):
-            refusal = _refusal(response, reference)
-            if refusal is None:
+        for job, reference in enumerate(references):
+            refused = refusal("" if responses is None else responses[job], reference)
+            if refused is None:
                 self.waiting.append(job)
             else:
-                self.verdicts[job] = refusal
+                self.verdicts[job] = refused
 
     def run(self) -> list[Verdict]:
+        self.pool._fill()
         for worker in list(self.pool._workers):
             self.hand_out(worker)
-        while len(self.verdicts) < len(self.responses):
+        while len(self.verdicts) < len(self.references):
+            self.pool._require_open()
             if self.cancelled is not None and self.cancelled.is_set():
                 raise _CancelledError
-            for key, _ in self.pool._selector.select(self.seconds_left()):
-                self.read(key.data)
+            ready = wait([worker.connection for worker in self.pool._workers], self.seconds_left())
+            for worker in [w for w in self.pool._workers if w.connection in ready]:
+                self.read(worker)
             self.end_overdue()
-        return [self.verdicts[job] for job in range(len(self.responses))]
+        return [self.verdicts[job] for job in range(len(self.references))]
 
     def hand_out(self, worker: WorkerProcess) -> None:
         if worker.state is not State.IDLE or not self.waiting:
             return
         job = self.waiting.popleft()
-        if not worker.send(job, self.responses[job], self.references[job], self.pool.settings.timeout_s):
+        response = None if self.responses is None else self.responses[job]
+        if not worker.send(job, response, self.references[job], self.pool.settings.timeout_s):
             self.waiting.appendleft(job)
             self.pool._replace(worker)
 
@@ -304,7 +330,10 @@ class _Round:
             self.pool._start_failures = 0
         elif worker.job is not None:
             job = worker.job
-            self.verdicts[job], retire = worker.receive()
+            received = worker.receive()
+            if received is None:
+                return
+            self.verdicts[job], retire = received
             if retire:
                 self.pool._replace(worker)
                 return
@@ -313,13 +342,11 @@ class _Round:
             return
         self.hand_out(worker)
 
-    def seconds_left(self) -> float | None:
-        """Time until the next worker is overdue, or until a call that can be cancelled must look whether it is."""
+    def seconds_left(self) -> float:
+        """Time until the next worker is overdue, or until the call must look whether it is still wanted."""
         now = time.monotonic()
         waits = [max(0.0, worker.deadline - now) for worker in self.pool._workers if worker.state is not State.IDLE]
-        if self.cancelled is not None:
-            waits.append(CANCEL_POLL_S)
-        return min(waits, default=None)
+        return min([CANCEL_POLL_S, *waits])
 
     def end_overdue(self) -> None:
         now = time.monotonic()
@@ -335,20 +362,15 @@ class _Round:
                 self.pool._replace(worker)
 
 
-def _refusal(response: object, reference: object) -> Verdict | None:
-    """Judge what is no text, which no worker needs to see."""
-    if not isinstance(reference, str):
-        return Verdict.bad_reference(f"the reference is {type(reference).__name__}, expected str")
-    if not isinstance(response, str):
-        return Verdict.error(f"the response is {type(response).__name__}, expected str")
-    return None
+def _require(name: str, value: object, kind: Any, most: int, expected: str) -> None:
+    if not isinstance(value, kind) or isinstance(value, bool) or not (0 < value <= most):
+        raise VerifierError(f"pool {name} is {value!r}; give a {expected} to {most}")
 
 
 def _pickled(verifier: Verifier) -> bytes:
     """Pickle a verifier for the workers, or say why that cannot work."""
+    require_verifier(verifier, "the verifier")
     kind = type(verifier)
-    if not callable(getattr(verifier, "check", None)):
-        raise VerifierError(f"the verifier is {kind.__name__}, which has no method check(response, reference)")
     if kind.__module__ == "__main__":
         raise VerifierError(
             f"the verifier's class {kind.__name__} is defined in the script that is being run, which "
@@ -363,10 +385,9 @@ def _pickled(verifier: Verifier) -> bytes:
         ) from error
 
 
-def _shut_down(workers: list[WorkerProcess], selector: selectors.BaseSelector, process_id: int) -> None:
+def _shut_down(workers: list[WorkerProcess], process_id: int) -> None:
     """End all workers; a fork of the process that started them leaves them alone."""
     if os.getpid() != process_id:
         return
-    selector.close()
     while workers:
         workers.pop().kill()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from reward_models.errors import VerifierError
 
@@ -112,8 +112,9 @@ class Verifier(Protocol):
     count against the time limit of an answer. What it raises is reported as a pool that cannot be started.
 
     `gold_response(reference: str) -> str | None`: a response that must be judged correct for this reference, None
-    where none can be written. `VerifierPool.check_gold` and `rltoolkit check` judge it before training, in the
-    process that starts the pool. Without the method they try `\boxed{reference}` and blame nobody if it fails.
+    where none can be written. `VerifierPool.check_gold` and `rltoolkit check` have it written and judged in the pool
+    before training, within the time limit of an answer. Without the method they try `\boxed{reference}` and blame
+    nobody if it fails.
     """
 
     def check(self, response: str, reference: str) -> Verdict:
@@ -121,15 +122,38 @@ class Verifier(Protocol):
         ...
 
 
-def checked(verifier: Verifier, response: object, reference: object) -> Verdict:
-    """Call `verifier.check`; whatever goes wrong inside becomes an ERROR verdict with the reason."""
-    if not isinstance(response, str):
-        return Verdict.error(f"the response is {type(response).__name__}, expected str")
+def require_verifier(verifier: object, name: str) -> None:
+    """Refuse what cannot judge; `name` says in the message what it was given as.
+
+    Raises:
+        VerifierError: it is a class, or has no method `check`.
+    """
+    if isinstance(verifier, type):
+        raise VerifierError(f"{name} is the class {verifier.__name__}; give an instance, {verifier.__name__}(...)")
+    if not callable(getattr(verifier, "check", None)):
+        raise VerifierError(
+            f"{name} is {type(verifier).__name__}, which has no method check(response, reference); "
+            "give an object that has one"
+        )
+
+
+def refusal(response: object, reference: object) -> Verdict | None:
+    """Judge what is no text, which no verifier needs to see; the reference first, as everywhere."""
     if not isinstance(reference, str):
         return Verdict.bad_reference(f"the reference is {type(reference).__name__}, expected str")
+    if not isinstance(response, str):
+        return Verdict.error(f"the response is {type(response).__name__}, expected str")
+    return None
+
+
+def checked(verifier: Verifier, response: Any, reference: Any) -> Verdict:
+    """Call `verifier.check`; whatever goes wrong inside becomes an ERROR verdict with the reason."""
+    refused = refusal(response, reference)
+    if refused is not None:
+        return refused
     try:
         verdict: object = verifier.check(response, reference)
-    except Exception as error:  # noqa: BLE001  a verifier is foreign code; its failure is a counted outcome
+    except (Exception, SystemExit) as error:  # noqa: BLE001  a verifier is foreign code; its failure is counted
         return Verdict.error(f"{type(verifier).__name__}.check raised {error_text(error)}")
     if not isinstance(verdict, Verdict):
         return Verdict.error(f"{type(verifier).__name__}.check returned {type(verdict).__name__}, expected Verdict")
@@ -141,7 +165,7 @@ def checked(verifier: Verifier, response: object, reference: object) -> Verdict:
     return verdict
 
 
-def error_text(error: Exception) -> str:
+def error_text(error: BaseException) -> str:
     """Return the kind of an error and what it says, which foreign code may have made unprintable."""
     try:
         text = str(error)

@@ -5,8 +5,9 @@ verifier itself travels as a pickle, and only towards the worker.
 
 Limits of a worker: address space, processor time and wall time of one answer, size of a file, no core dumps. They
 keep an answer from hanging or filling the machine. They are no sandbox: what a verifier evaluates may still read what
-the user may read, open connections and start processes (which die with the worker's process group). There is no limit
-on processes, because the system counts those per user, the trainer's included.
+the user may read, open connections and start processes. Those die with the worker's process group; one that has made
+itself a session of its own is out of reach and stays. There is no limit on processes, because the system counts those
+per user, the trainer's included.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NoReturn
 
+from reward_models.gold import gold_verdict
 from reward_models.verdict import Outcome, Verdict, Verifier, checked, error_text
 
 # A worker whose pool has died is ended by the kernel this long after the time limit of its job. An alarm
@@ -67,15 +69,15 @@ def serve(connection: Connection) -> None:
         while True:
             response, reference = json.loads(connection.recv_bytes())
             _limit_time(settings.timeout_s)
-            verdict = checked(verifier, response, reference)
+            verdict = gold_verdict(verifier, reference) if response is None else checked(verifier, response, reference)
             signal.setitimer(signal.ITIMER_REAL, 0)
             connection.send_bytes(encode_reply(verdict, retire=_peak_kb() > usual_kb + RETIRE_GROWTH_KB))
     except (EOFError, ConnectionError):
         return
 
 
-def encode_job(response: str, reference: str) -> bytes:
-    """Return a job as a message; keeps lone surrogates, which no UTF-8 text may hold."""
+def encode_job(response: str | None, reference: str) -> bytes:
+    """Return a job as a message, None for the gold response; keeps lone surrogates, which no UTF-8 text may hold."""
     return json.dumps([response, reference]).encode()
 
 

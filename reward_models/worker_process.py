@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
 from enum import StrEnum
 from multiprocessing.connection import Connection
 
-from reward_models.verdict import Verdict
+from reward_models.verdict import Verdict, error_text
 from reward_models.worker import WorkerSettings, decode_reply, encode_job
 
 _BOOTSTRAP = """\
@@ -31,8 +33,14 @@ serve(connection)
 # Answers are hostile text and verifiers evaluate parts of it: a worker gets this environment and no keys.
 _ENVIRONMENT = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "VIRTUAL_ENV")
 _ENVIRONMENT_PREFIXES = ("LC_", "PYTHON")
+# Of a message of a worker: its length, as `Connection` writes it, and the most that an honest one needs (a verdict's
+# texts are cut, and a character takes at most twelve bytes of JSON).
+_LENGTH = struct.Struct("!i")
+_MAX_MESSAGE_BYTES = 64 * 1024
 # One thread each: the pool's workers are the parallelism.
 _ENVIRONMENT_FIXED = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+# What reading a message raises that is not what `reward_models.worker` writes.
+_NO_MESSAGE = (ValueError, TypeError, KeyError, RecursionError)
 
 
 class State(StrEnum):
@@ -48,7 +56,11 @@ class WorkerProcess:
 
     def __init__(self, verifier_pickle: bytes, settings: WorkerSettings) -> None:
         ours, theirs = socket.socketpair()
-        with theirs:
+        # A worker that has stopped reading does not hold the pool: a write that makes no progress fails.
+        ours.setsockopt(
+            socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", math.ceil(settings.start_timeout_s), 0)
+        )
+        with ours, theirs:
             self._popen = subprocess.Popen(
                 [sys.executable, "-P", "-c", _BOOTSTRAP, str(theirs.fileno()), "verifier-worker"],
                 pass_fds=[theirs.fileno()],
@@ -57,46 +69,76 @@ class WorkerProcess:
                 start_new_session=True,  # Ctrl-C is the trainer's; and the whole group can be killed
                 env=_environment(),
             )
-        self.connection = Connection(ours.detach())
+            self.connection = Connection(ours.detach())
+        self._received = b""
         self.state = State.STARTING
         self.job: int | None = None
         self.deadline = time.monotonic() + settings.start_timeout_s
         # A worker that dies before it has read this is found by its closed connection, like any other death.
-        with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(OSError):
             self.connection.send_bytes(json.dumps([path or os.getcwd() for path in sys.path]).encode())  # noqa: PTH109
             self.connection.send_bytes(settings.to_json())
             self.connection.send_bytes(verifier_pickle)
 
     def finish_start(self) -> str | None:
-        """Read the first message; return why the verifier could not be loaded, or None when it is."""
+        """Read what there is of the first message; return why the verifier could not be loaded.
+
+        None when it could, and while the message is incomplete: `state` tells.
+        """
         try:
-            failed: str | None = json.loads(self.connection.recv_bytes())["failed"]
-        except (EOFError, ConnectionError):
+            message = self._read()
+            failed: str | None = None if message is None else json.loads(message)["failed"]
+        except (EOFError, OSError):
             return f"the worker process {_ending(self._exit_status())} before it was ready"
-        if failed is None:
+        except _NO_MESSAGE as error:
+            return f"the worker process sent something else than whether it is ready ({error_text(error)})"
+        if message is not None and failed is None:
             self.state = State.IDLE
         return failed
 
-    def send(self, job: int, response: str, reference: str, timeout_s: float) -> bool:
+    def send(self, job: int, response: str | None, reference: str, timeout_s: float) -> bool:
         """Start a job; False if the worker died while it was idle, which is not the job's fault."""
         message = encode_job(response, reference)
         try:
             self.connection.send_bytes(message)
-        except ConnectionError:
+        except OSError:
             return False
         self.state, self.job, self.deadline = State.BUSY, job, time.monotonic() + timeout_s
         return True
 
-    def receive(self) -> tuple[Verdict, bool]:
-        """Read the verdict on the job in flight, and whether the worker must be replaced."""
+    def receive(self) -> tuple[Verdict, bool] | None:
+        """Read the verdict on the job in flight, and whether the worker must be replaced; None while incomplete."""
         try:
-            verdict, retire = decode_reply(self.connection.recv_bytes())
-        except (EOFError, ConnectionError):
+            message = self._read()
+            if message is None:
+                return None
+            verdict, retire = decode_reply(message)
+        except (EOFError, OSError):
             return _verdict_on_death(self._exit_status()), True
-        except (ValueError, TypeError) as error:
-            return Verdict.error(f"the worker process sent no verdict ({error})"), True
+        except _NO_MESSAGE as error:
+            return Verdict.error(f"the worker process sent no verdict ({error_text(error)})"), True
         self.state, self.job = State.IDLE, None
         return verdict, retire
+
+    def _read(self) -> bytes | None:
+        """Take what has arrived, without waiting for more; the message when it is complete.
+
+        A check may write to the connection, too: the start of a message must not hold the pool, nor a huge one fill it.
+        """
+        arrived = os.read(self.connection.fileno(), _MAX_MESSAGE_BYTES)
+        if not arrived:
+            raise EOFError
+        self._received += arrived
+        if len(self._received) < _LENGTH.size:
+            return None
+        [size] = _LENGTH.unpack_from(self._received)
+        excess = len(self._received) - _LENGTH.size - size
+        if not 0 <= size <= _MAX_MESSAGE_BYTES or excess > 0:
+            raise ValueError("its bytes are no message")
+        if excess < 0:
+            return None
+        message, self._received = self._received[_LENGTH.size :], b""
+        return message
 
     def kill(self) -> None:
         """End the process and whatever it has started, at once, and reap it; may be called more than once."""

@@ -4,6 +4,7 @@ import os
 import re
 import resource
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -97,6 +98,14 @@ class ByCommand:
         subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", marker])
         os._exit(0)
 
+    def _wire(self, argument: str) -> Verdict:
+        """Write bytes, given in hexadecimal, where verdicts are written, then sleep."""
+        text, _, seconds = argument.partition(" ")
+        [socket] = [fd for fd in range(3, 64) if _is_socket(fd)]
+        os.write(socket, bytes.fromhex(text))
+        time.sleep(float(seconds))
+        return Verdict.correct("slept")
+
     def _length(self, argument: str) -> Verdict:
         return Verdict.correct("x" * 100_000, "y" * 100_000)
 
@@ -105,6 +114,13 @@ class ByCommand:
         subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", marker])
         time.sleep(60)
         return Verdict.correct("slept")
+
+
+def _is_socket(descriptor: int) -> bool:
+    try:
+        return stat.S_ISSOCK(os.fstat(descriptor).st_mode)
+    except OSError:
+        return False
 
 
 class LengthOnly:
@@ -157,6 +173,8 @@ class OddGold:
         """Write one, or do what the reference says."""
         if reference == "raise":
             raise LookupError("no gold here")
+        if reference == "hang":
+            time.sleep(60)
         return {"number": 1.0, "hidden": None}.get(reference, f"gold {reference}")
 
 

@@ -2,16 +2,16 @@
 
 import itertools
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from misbehaving_verifiers import OddGold
 
-from reward_models import CountdownProblem, CountdownVerifier, MathVerifier, Outcome, Verdict, VerifierPool
+from reward_models import AnyOf, CountdownProblem, CountdownVerifier, MathVerifier, Outcome, Verdict, VerifierPool
 from reward_models.countdown_solver import MOST_NUMBERS, solve
-from reward_models.gold import GoldCheck, gold_response, judge_gold
-from reward_models.verdict import Verifier, checked
+from reward_models.gold import GoldCheck, gold_check, gold_response, gold_verdict
+from reward_models.verdict import Verifier, refusal
 
 
 class BoxlessVerifier:
@@ -23,11 +23,8 @@ class BoxlessVerifier:
 
 def check_gold(verifier: Verifier, references: Any) -> GoldCheck:
     """Judge in this process; the pool's own way is tested below."""
-
-    def judge(responses: Sequence[str], golds: Sequence[str]) -> list[Verdict]:
-        return [checked(verifier, *pair) for pair in zip(responses, golds, strict=True)]
-
-    return judge_gold(verifier, references, judge)
+    verdicts = [refusal("", reference) or gold_verdict(verifier, reference) for reference in references]
+    return gold_check(verifier, references, verdicts)
 
 
 def test_good_references_are_accepted() -> None:
@@ -111,6 +108,16 @@ def test_a_pool_checks_gold_and_does_not_count_it(pool: VerifierPool) -> None:
     assert result.untried == 1
     assert pool.counts == {}
     assert pool.check_gold([]).lines() == ["0 of 0 gold answers accepted"]
+
+
+def test_a_gold_response_that_hangs_is_a_timeout_of_its_row() -> None:
+    with VerifierPool(AnyOf([OddGold()]), workers=1, timeout_s=1.0) as pool:
+        result = pool.check_gold(["5", "hang", "hidden", 7])  # type: ignore[list-item]
+    assert [(row, verdict.outcome) for row, _, verdict in result.certain_failures] == [
+        (2, Outcome.TIMEOUT),
+        (4, Outcome.BAD_REFERENCE),
+    ]
+    assert (result.outcomes[Outcome.CORRECT], result.untried) == (1, 1)
 
 
 @pytest.mark.parametrize(

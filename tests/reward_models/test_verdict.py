@@ -1,12 +1,13 @@
 """Verdicts cannot contradict themselves, and a failing verifier is an outcome."""
 
+import functools
 import pickle
 from typing import Any
 
 import pytest
 
 from reward_models import Outcome, Verdict, Verifier, VerifierError
-from reward_models.verdict import checked
+from reward_models.verdict import checked, refusal
 
 
 def test_constructors_give_outcome_score_and_text() -> None:
@@ -72,6 +73,11 @@ class _ReturnsNumber:
         return 1.0
 
 
+class _Leaves:
+    def check(self, response: str, reference: str) -> Any:
+        raise SystemExit(3)
+
+
 class _Fine:
     def check(self, response: str, reference: str) -> Verdict:
         return Verdict.correct(response)
@@ -87,6 +93,14 @@ def test_checked_turns_failures_into_outcomes() -> None:
     assert "returned float, expected Verdict" in number.detail
     assert checked(_Fine(), b"bytes", "b").outcome is Outcome.ERROR
     assert checked(_Fine(), "a", None).outcome is Outcome.BAD_REFERENCE
+    left = checked(_Leaves(), "a", "b")
+    assert (left.outcome, left.detail) == (Outcome.ERROR, "_Leaves.check raised SystemExit: 3")
+
+
+@pytest.mark.parametrize("judge", [refusal, functools.partial(checked, _Fine())])
+def test_where_neither_is_text_the_reference_decides(judge: Any) -> None:
+    assert judge(None, None).outcome is Outcome.BAD_REFERENCE
+    assert judge(None, "b").outcome is Outcome.ERROR
 
 
 def test_any_class_with_check_is_a_verifier() -> None:
