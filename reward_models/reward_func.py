@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import math
 import numbers
+import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from reward_models.errors import VerifierError
-from reward_models.verdict import Outcome, Verdict, Verifier, checked
+from reward_models.verdict import Outcome, Verdict, Verifier, checked, require_verifier
 
 if TYPE_CHECKING:
     from reward_models.pool import VerifierPool
@@ -22,6 +23,15 @@ Completion = str | Sequence[Mapping[str, Any]]
 _NOT_COLUMNS = frozenset({"trainer_state", "log_extra", "log_metric", "environments"})
 # Two threads that call a function for the first time must not start two pools. Not held during a check.
 _LOCK = threading.Lock()
+
+
+def _renew_lock() -> None:
+    """Give a fork a lock of its own: it would wait without end for one that a thread of its parent holds."""
+    global _LOCK
+    _LOCK = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)
 
 
 class RewardFunction:
@@ -40,16 +50,13 @@ class RewardFunction:
         pool: VerifierPool | Literal[False] | None = None,
         name: str | None = None,
     ) -> None:
+        require_verifier(verifier, "the verifier")
         kind = type(verifier)
-        if not callable(getattr(verifier, "check", None)):
+        if pool and not pool.judges_like(verifier):
+            other = " of other options" if pool.verifier_type is kind else ""
             raise VerifierError(
-                f"the verifier is {kind.__name__}, which has no method check(response, reference); "
-                "pass an object that has one"
-            )
-        if pool and pool.verifier_type is not kind:
-            raise VerifierError(
-                f"the pool judges with {pool.verifier_type.__name__}, the reward function with {kind.__name__}; "
-                "give a pool of the same verifier, or pool=None for one of its own"
+                f"the pool judges with {pool.verifier_type.__name__}, the reward function with {kind.__name__}{other}; "
+                "give both the same object, or pool=None for a pool of its own"
             )
         self.verifier = verifier
         self.column = column
@@ -161,9 +168,28 @@ class AsyncRewardFunction:
         return await asyncio.to_thread(self.function, prompts, completions, completion_ids, **columns)
 
     @property
+    def column(self) -> str:
+        """The column with the reference answers."""
+        return self.function.column
+
+    @property
+    def last_responses(self) -> list[Any]:
+        """The texts of the last call, in order."""
+        return self.function.last_responses
+
+    @property
     def last_verdicts(self) -> list[Verdict]:
         """The verdicts of the last call, in order."""
         return self.function.last_verdicts
+
+    @property
+    def counts(self) -> Counter[Outcome]:
+        """How many verdicts of each outcome there were in all calls."""
+        return self.function.counts
+
+    def close(self) -> None:
+        """Stop the pool that the function started itself."""
+        self.function.close()
 
 
 def as_reward_func(
@@ -206,11 +232,15 @@ def completion_text(completion: Completion) -> str:
 def reference_text(reference: Any) -> Any:
     """Return numbers as text, everything else as it is: the verifier's bad_reference, if it is no text.
 
-    Not a number is no reference either: it is how tables spell a missing value.
+    Not a number is no reference either: it is how tables spell a missing value. Nor is a number of more digits than
+    Python writes out.
     """
     if isinstance(reference, bool) or not isinstance(reference, numbers.Real):
         return reference
-    return str(reference) if math.isfinite(reference) else reference
+    try:
+        return str(reference) if isinstance(reference, numbers.Rational) or math.isfinite(reference) else reference
+    except ValueError:
+        return reference
 
 
 def response_of(completion: Any) -> Any:

@@ -12,9 +12,18 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from forks import in_a_fork
 from misbehaving_verifiers import ByCommand
 
-from reward_models import CountdownVerifier, Outcome, Verdict, VerifierError, VerifierPool, as_reward_func
+from reward_models import (
+    CountdownVerifier,
+    IntegerVerifier,
+    Outcome,
+    Verdict,
+    VerifierError,
+    VerifierPool,
+    as_reward_func,
+)
 from reward_models.reward_func import completion_text
 
 REFERENCE = "numbers=3,5,2;target=16"
@@ -111,6 +120,10 @@ def test_completion_text(completion: Any, text: str) -> None:
         (float("nan"), None),
         (np.float32("inf"), None),
         (b"7", None),
+        pytest.param(10**400, 0.0, id="larger than a float"),
+        pytest.param(10**5000, None, id="more digits than can be written"),
+        pytest.param(Fraction(10**400, 3), 0.0, id="larger than a float, too"),
+        pytest.param(Fraction(10**5000, 3), None, id="such a fraction"),
     ],
 )
 def test_numbers_as_references_are_their_text(reference: Any, score: float | None) -> None:
@@ -139,10 +152,18 @@ def test_a_column_of_another_length_is_refused() -> None:
         call(as_reward_func(CountdownVerifier(), pool=False), [RIGHT, RIGHT], answer=[REFERENCE])
 
 
-def test_what_is_no_verifier_is_refused() -> None:
-    verifier: Any = "math"
-    with pytest.raises(VerifierError, match="the verifier is str, which has no method check"):
-        as_reward_func(verifier)
+@pytest.mark.parametrize(
+    ("verifier", "message"),
+    [("math", "the verifier is str, which has no method check"), (CountdownVerifier, "the class CountdownVerifier")],
+)
+def test_what_is_no_verifier_is_refused(verifier: Any, message: str) -> None:
+    with pytest.raises(VerifierError, match=message):
+        as_reward_func(verifier, pool=False)
+
+
+def test_a_verifier_that_leaves_does_not_end_the_trainer() -> None:
+    function = as_reward_func(ByCommand(), pool=False)
+    assert call(function, ["leave now", "7"], answer=["7", "7"]) == [None, 1.0]
 
 
 def test_outcomes_are_logged_all_of_them_and_sum_to_one() -> None:
@@ -214,6 +235,13 @@ def test_several_functions_share_a_pool(pool: VerifierPool) -> None:
 def test_a_pool_of_another_verifier_is_refused(pool: VerifierPool) -> None:
     with pytest.raises(VerifierError, match="the pool judges with ByCommand, the reward function with Countdown"):
         as_reward_func(CountdownVerifier(), pool=pool)
+
+
+def test_a_pool_with_other_options_is_refused() -> None:
+    with VerifierPool(IntegerVerifier(), workers=1) as pool:
+        with pytest.raises(VerifierError, match="with IntegerVerifier of other options; give both the same object"):
+            as_reward_func(IntegerVerifier(extraction="whole"), pool=pool)
+        assert call(as_reward_func(IntegerVerifier(), pool=pool), [r"\boxed{7}"], answer=[7]) == [1.0]
 
 
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, copy.copy, lambda function: pickle.loads(pickle.dumps(function))])
@@ -289,6 +317,37 @@ def test_trl_sees_an_async_function_and_awaits_it(pool: VerifierPool) -> None:
 
     assert asyncio.run(main()) == [[1.0, 0.0]] * 2
     assert pickle.loads(pickle.dumps(awaited)).last_verdicts == awaited.last_verdicts
+    assert (awaited.column, awaited.last_responses) == ("answer", ["7", "8"])
+    assert awaited.counts == {Outcome.CORRECT: 2, Outcome.WRONG: 2}
+
+
+def test_an_async_function_closes_its_pool() -> None:
+    before = len(psutil.Process().children())
+    awaited = as_reward_func(ByCommand()).as_async()
+    assert asyncio.run(awaited(["p"], ["7"], answer=["7"])) == [1.0]
+    assert len(psutil.Process().children()) == before + 2
+    awaited.close()
+    assert len(psutil.Process().children()) == before
+
+
+def test_a_fork_does_not_wait_for_a_pool_that_is_being_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    starting, forked = threading.Event(), threading.Event()
+
+    class Slow(VerifierPool):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            starting.set()
+            assert forked.wait(60)
+            super().__init__(*arguments, **options)
+
+    monkeypatch.setattr("reward_models.pool.VerifierPool", Slow)
+    function = as_reward_func(ByCommand())
+    thread = threading.Thread(target=lambda: call(function, ["7"], answer=["7"]))
+    thread.start()
+    assert starting.wait(60)
+    assert in_a_fork(lambda: call(as_reward_func(ByCommand(), pool=False), ["7"], answer=["7"])) == "[1.0]"
+    forked.set()
+    thread.join(timeout=60)
+    function.close()
 
 
 def test_trl_sees_a_synchronous_function_with_a_name() -> None:
