@@ -6,13 +6,16 @@ None of these functions receives the reference, so none can pay for a right answ
 from __future__ import annotations
 
 import re
-from typing import Protocol, runtime_checkable
+import time
+from typing import Any, Protocol, runtime_checkable
 
 from reward_models.answers.boxes import first_simple_box, last_box
 from reward_models.errors import VerifierError
 
 # A pattern is tried on a line of at most this many characters, so that one endless line cannot make it crawl.
 MAX_LINE_CHARS = 2000
+# All lines of one response together; a pattern that backtracks without end is given up, in the process that trains.
+MAX_MATCH_S = 1.0
 # The released RLSP trainer counts four characters as one token.
 PAPER_CHARS_PER_TOKEN = 4.0
 
@@ -42,7 +45,8 @@ class DistinctSteps:
 
     A repeated line counts once, and so do lines that differ only in white space or invisible characters. With
     `pattern` (a regular expression, searched in each line) only lines that match count as attempts, for
-    example `pattern=r"="` for lines with an equation.
+    example `pattern=r"="` for lines with an equation. A response whose lines take it too long has no score: `score`
+    raises TimeoutError, which `as_exploration_func` counts as failed.
 
     Raises:
         VerifierError: `target_steps` is below 1, or `pattern` is no regular expression.
@@ -61,10 +65,22 @@ def attempt_lines(response: str, pattern: str | re.Pattern[str] | None = None) -
     """Return the non-empty lines before the answer that match `pattern`, white space normalised, in order.
 
     The answer is the last balanced box; the line it stands on is no attempt. Without a box every line counts.
+
+    Raises:
+        TimeoutError: the pattern took longer than MAX_MATCH_S.
     """
     compiled = compile_pattern(pattern)
-    lines = (_normalised(line) for line in _before_answer_line(response).split("\n"))
-    return [line for line in lines if line and (compiled is None or compiled.search(line[:MAX_LINE_CHARS]))]
+    lines = [line for line in map(_normalised, _before_answer_line(response).split("\n")) if line]
+    if compiled is None:
+        return lines
+    end = time.monotonic() + MAX_MATCH_S
+    try:
+        return [line for line in lines if compiled.search(line[:MAX_LINE_CHARS], timeout=_left(end))]
+    except TimeoutError:
+        raise TimeoutError(
+            f"the pattern {compiled.pattern!r} took more than {MAX_MATCH_S} s on one response; "
+            "write it without repetitions inside or beside each other"
+        ) from None
 
 
 def count_attempts(response: str, pattern: str | re.Pattern[str] | None = None, *, distinct: bool = False) -> int:
@@ -84,17 +100,25 @@ def paper_length(response: str) -> float:
     return (len(response) if box is None else box.start) / PAPER_CHARS_PER_TOKEN
 
 
-def compile_pattern(pattern: str | re.Pattern[str] | None) -> re.Pattern[str] | None:
-    """Compile a regular expression given by the user.
+def compile_pattern(pattern: str | re.Pattern[str] | None) -> Any:
+    """Compile a regular expression given by the user, for the `regex` package: its search takes a `timeout`.
+
+    What that package has compiled, and None, stay what they are.
 
     Raises:
         VerifierError: it does not compile.
     """
-    if pattern is None or isinstance(pattern, re.Pattern):
+    if pattern is None:
+        return None
+    import regex  # type: ignore[import-untyped]
+
+    if isinstance(pattern, regex.Pattern):
         return pattern
     try:
-        return re.compile(pattern)
-    except re.error as error:
+        compiled = re.compile(pattern)  # the dialect is that of `re`
+        ascii_only = regex.ASCII if compiled.flags & re.ASCII else 0
+        return regex.compile(compiled.pattern, int(compiled.flags & ~re.ASCII) | ascii_only)
+    except (re.error, regex.error) as error:
         raise VerifierError(
             f"pattern is {pattern!r}, which is no regular expression ({error}); give one that re compiles"
         ) from error
@@ -111,6 +135,10 @@ def _normalised(line: str) -> str:
     if not line.isprintable():
         line = "".join(c for c in line if c.isprintable() or c.isspace())
     return " ".join(line.split())
+
+
+def _left(end: float) -> float:
+    return max(end - time.monotonic(), 1e-3)
 
 
 def _positive(name: str, value: int) -> int:

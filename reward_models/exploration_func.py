@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -10,9 +11,10 @@ from reward_models.answers.boxes import last_box
 from reward_models.errors import VerifierError
 from reward_models.exploration import ExplorationReward
 from reward_models.reward_func import AsyncRewardFunction, Completion, RewardFunction, response_of
-from reward_models.verdict import Outcome
+from reward_models.verdict import Outcome, error_text
 
 Decoder = Callable[[Sequence[int]], str]
+logger = logging.getLogger(__name__)
 
 
 class ExplorationFunction:
@@ -24,9 +26,10 @@ class ExplorationFunction:
     def __init__(
         self, exploration: ExplorationReward, *, outcome: RewardFunction | None = None, decode: Decoder | None = None
     ) -> None:
-        if not callable(getattr(exploration, "score", None)):
+        if isinstance(exploration, type) or not callable(getattr(exploration, "score", None)):
+            kind = f"the class {exploration.__name__}" if isinstance(exploration, type) else type(exploration).__name__
             raise VerifierError(
-                f"the exploration reward is {type(exploration).__name__}, which has no method "
+                f"the exploration reward is {kind}, expected an object with a method "
                 "score(response, token_count); pass an object that has one"
             )
         if isinstance(outcome, AsyncRewardFunction):
@@ -54,7 +57,8 @@ class ExplorationFunction:
         """Return one score in [0, 1] per completion; None where the outcome is unscorable, or the reward failed.
 
         Raises:
-            VerifierError: the outcome function has not judged these completions, or a score is no number in [0, 1].
+            VerifierError: the outcome function has not judged these completions, a score is no number in [0, 1], or
+                the exploration reward says that it was set up wrongly.
         """
         texts = [response_of(completion) for completion in completions]
         fixed = self._fixed(texts)
@@ -92,16 +96,28 @@ class ExplorationFunction:
     def _scores(self, responses: list[str], tokens: list[int]) -> list[float | None]:
         """Ask the reward, at once where it can answer for many."""
         many: Callable[[list[str], list[int]], Sequence[Any]] | None = getattr(self.exploration, "score_many", None)
+        found: Sequence[Any]
         if many is None:
-            found: Sequence[Any] = [self.exploration.score(*pair) for pair in zip(responses, tokens, strict=True)]
+            found = [self._asked(self.exploration.score, *pair) for pair in zip(responses, tokens, strict=True)]
         else:
-            found = many(responses, tokens)
+            asked = self._asked(many, responses, tokens)
+            found = [None] * len(responses) if asked is None else asked
         if len(found) != len(responses):
             raise VerifierError(
                 f"{self.__name__}.score_many returned {len(found)} scores for {len(responses)} responses; "
                 "return one per response, None where it failed"
             )
         return [self._checked(score) for score in found]
+
+    def _asked(self, ask: Callable[..., Any], *arguments: Any) -> Any:
+        """Call foreign code; what it raises is a score that failed, unless it says that it was set up wrongly."""
+        try:
+            return ask(*arguments)
+        except VerifierError:
+            raise
+        except Exception as error:  # noqa: BLE001  one response must not end the training; it is counted as failed
+            logger.warning("%s failed and gives no score: %s", self.__name__, error_text(error))
+            return None
 
     def _checked(self, score: Any) -> float | None:
         if score is None:
@@ -133,8 +149,9 @@ def as_exploration_func(
     it has a method `metrics() -> dict[str, float]`, which tells of its last call under keys that are always the same,
     these are logged as `exploration/<name>/<key>`.
 
-    A None of the exploration reward itself (a judge that failed) is left out by RLSPTrainer; TRL's own trainers sum
-    over what is there, so for them it is no bonus, counted as `exploration/<name>/failed`.
+    A None of the exploration reward itself (a judge that failed) or an error that it raises, a VerifierError apart, is
+    left out by RLSPTrainer; TRL's own trainers sum over what is there, so for them it is no bonus. Both are counted as
+    `exploration/<name>/failed`.
     """
     return ExplorationFunction(exploration, outcome=outcome, decode=decode)
 

@@ -2,6 +2,7 @@
 
 import inspect
 import pickle
+import re
 
 import pytest
 from hypothesis import given
@@ -50,6 +51,17 @@ def test_a_repeated_line_earns_nothing() -> None:
 )
 def test_lines_that_look_the_same_are_the_same(twin: str) -> None:
     assert count_attempts(f"a b\n{twin}\n\\boxed{{1}}", distinct=True) == 1
+
+
+def test_a_pattern_that_never_ends_is_given_up() -> None:
+    # 'a' or 'aa', again and again: 2000 letters can be cut in more ways than there is time for
+    with pytest.raises(TimeoutError, match=r"the pattern .* took more than 1.0 s on one response"):
+        DistinctSteps(3, pattern=r"(\w|\w\w)+$").score(("a" * 1999 + "!\n") * 100, 0)
+
+
+def test_a_compiled_pattern_keeps_its_flags() -> None:
+    assert attempt_lines("STEP 1\nstep 2\nthen", re.compile("^step", re.IGNORECASE)) == ["STEP 1", "step 2"]
+    assert attempt_lines("\u00e9\ne", re.compile(r"^\w$", re.ASCII)) == ["e"]
 
 
 def test_all_line_ends_count() -> None:

@@ -112,7 +112,8 @@ def test_copies_made_together_stay_tied(outcome: RewardFunction, twin: Any) -> N
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (lambda outcome: as_exploration_func(outcome), "RewardFunction, which has no method score"),
+        (lambda outcome: as_exploration_func(outcome), "RewardFunction, expected an object with a method score"),
+        (lambda outcome: as_exploration_func(LengthExploration), "the class LengthExploration, expected an object"),
         (lambda outcome: as_exploration_func(Spy(), outcome=outcome.as_async()), "without as_async()"),
         (
             lambda outcome: as_exploration_func(Spy(), outcome=CountdownVerifier()),
@@ -123,6 +124,35 @@ def test_copies_made_together_stay_tied(outcome: RewardFunction, twin: Any) -> N
 def test_what_cannot_work_is_refused(wrong: Any, message: str, outcome: RewardFunction) -> None:
     with pytest.raises(VerifierError, match=message):
         wrong(outcome)
+
+
+class Fails(Spy):
+    """Cannot say what some responses are worth."""
+
+    def score(self, response: str, token_count: int) -> float:
+        if response == NONE:
+            raise ZeroDivisionError("no steps")
+        if response == WRONG:
+            raise VerifierError("no key")
+        return 0.5
+
+
+def test_an_error_of_the_reward_is_counted_and_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    logged: dict[str, float] = {}
+    effort = as_exploration_func(Fails(), decode=decode)
+    assert call(effort, [RIGHT, NONE], log_metric=logged.__setitem__) == [0.5, None]
+    assert logged["exploration/Fails/failed"] == 0.5
+    assert "Fails failed and gives no score: ZeroDivisionError: no steps" in caplog.text
+    with pytest.raises(VerifierError, match="no key"):
+        call(effort, [WRONG])
+
+
+def test_an_error_of_a_reward_that_is_asked_once_fails_all() -> None:
+    class Fails(Many):
+        def score_many(self, responses: Sequence[str], token_counts: Sequence[int]) -> Any:
+            raise ConnectionError("no judge")
+
+    assert call(as_exploration_func(Fails([]), decode=decode), [RIGHT, NONE]) == [None, None]
 
 
 class Many(Spy):
