@@ -132,6 +132,9 @@ def _same_shape(first: Shape, second: Shape) -> Decision:
 
 
 def _equal(first: Shape, second: Shape) -> bool:
+    """Whether parts of two answers are equal; of parts a set with one element is not the element."""
+    if _is_set(first) != _is_set(second) and not (isinstance(first, Relation) or isinstance(second, Relation)):
+        return False
     return _same_shape(first, second).equal
 
 
@@ -184,7 +187,7 @@ def _same_collections(first: Shape, second: Shape) -> Decision:
         if _is_set(one):
             return Decision(_matched(_distinct(one.items), _distinct(other.items)), "compared as sets")
         return Decision(_named_in_order(other, one.items), "compared item by item")
-    if isinstance(one, Sequence) and _is_set(one) and len(one.items) == 1:
+    if isinstance(one, Sequence) and _is_set(one) and len(_distinct(one.items)) == 1:
         return _same_shape(one.items[0], other)
     if isinstance(one, Several) and one.joint == "±":
         values = _distinct(one.items)
@@ -201,13 +204,13 @@ def _same_collections(first: Shape, second: Shape) -> Decision:
     return _OTHER_STRUCTURE
 
 
-def _is_set(shape: Sequence) -> bool:
-    return (shape.opening, shape.closing) == ("\\{", "\\}")
+def _is_set(shape: Shape) -> bool:
+    return isinstance(shape, Sequence) and (shape.opening, shape.closing) == ("\\{", "\\}")
 
 
 def _same_sequences(first: Sequence, second: Sequence) -> bool:
     for one, other in ((first, second), (second, first)):
-        if _is_set(one) and not _is_set(other) and len(one.items) == 1:
+        if _is_set(one) and not _is_set(other) and len(_distinct(one.items)) == 1:
             return _equal(one.items[0], other)
     if (first.opening, first.closing) != (second.opening, second.closing):
         return False
@@ -232,9 +235,15 @@ def _same_ratio(first: tuple[Shape, ...], second: tuple[Shape, ...]) -> bool:
 
 
 def _same_lists(first: Several, second: Several) -> bool:
-    if _matched(first.items, second.items):
-        return True
-    return _named_in_order(first, second.items) or _named_in_order(second, first.items)
+    for named, bare in ((first, second), (second, first)):
+        if _has_names(named) and not any(isinstance(item, (Named, Relation)) for item in bare.items):
+            return _named_in_order(named, bare.items)
+    return _matched(first.items, second.items)
+
+
+def _has_names(shape: Several) -> bool:
+    """True if several names stand in a list: its values are told apart by them."""
+    return len({item.name for item in shape.items if isinstance(item, Named)}) > 1
 
 
 def _named_in_order(named: Several, bare: tuple[Shape, ...]) -> bool:
@@ -305,7 +314,7 @@ def _same_relations(first: Named | Relation, second: Named | Relation) -> Decisi
 def _same_named(first: Named, second: Named) -> bool:
     if first.name and second.name and first.name != second.name and not _are_one_function(first.name, second.name):
         return False
-    return _equal(first.value, second.value)
+    return _same_shape(first.value, second.value).equal
 
 
 def _are_one_function(first: str, second: str) -> bool:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 
+from reward_models.answers.words import words_of
+
 _INVISIBLE = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff\u2061\u2062"))
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n")
 _SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
@@ -40,6 +42,8 @@ _FONT = re.compile(
 _TEXT = re.compile(
     r"\\(?:text|mathrm|textbf|textit|textrm|textnormal|mbox|hbox|operatorname\*?|emph|textsf|rm)\s*\{([^{}]*)\}"
 )
+# Units of one letter are left: `8\\text{ m}`; these are constants and the common variable.
+_LETTER_IN_TEXT = re.compile(r"\\text\{([iedx])\}")
 _DELIMITER = re.compile(r"(?<!\\)\\[()\[\]]")
 _NO_LETTERS = re.compile(r"\\text\{([^{}A-Za-z£€]*)\}")
 # Text with a number in it is an answer set in text.
@@ -74,7 +78,6 @@ _TEXT_BODY = re.compile(r"\\text\{([^{}]*)\}")
 # `x^{1}2` is not `x^12`.
 _BRACED_ONE = re.compile(r"\{([0-9A-Za-z])\}(?![0-9A-Za-z])")
 _PLAIN = re.compile(r"[+-]?[0-9]+")
-_LETTERS = re.compile(r"[A-Za-z][A-Za-z ,.'-]*[A-Za-z]")
 
 
 def visible(answer: str) -> str:
@@ -103,7 +106,7 @@ def text_key(normalised: str) -> str:
         return normalised
     key = _TEXT_BODY.sub(lambda found: found[1].strip(), normalised)
     key = _BRACED_ONE.sub(r"\1", _TIGHT.sub("", key.strip()))
-    return key.casefold() if _LETTERS.fullmatch(key) else key
+    return key if words_of(normalised) is None else key.casefold()
 
 
 def _plain_ascii(text: str) -> str:
@@ -137,7 +140,7 @@ def _latex(text: str) -> str:
     text = _NO_SPACE.sub("", _THOUSANDS_MARK.sub("", _SIZE.sub("", text)))
     text = _SPACE.sub(" ", text)
     text = _FONT.sub(lambda found: found[1] or "", text)
-    text = _TEXT.sub(r"\\text{\1}", text)
+    text = _LETTER_IN_TEXT.sub(r"\1", _TEXT.sub(r"\\text{\1}", text))
     text = _TEXT_DEGREE.sub(r"\\degree ", _DEGREE.sub(r"\\degree ", text))
     text = _REALS.sub(r"\\R ", text)
     text = _COMMAND.sub(_synonym, text)

@@ -14,10 +14,12 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from reward_models.answers.notation import normalise, text_key, visible
+from reward_models.answers.number_words import in_digits
 from reward_models.answers.numbers import integer_digits, read_clock, read_number, read_numeral, same_clock
+from reward_models.answers.sentences import stated_number
 from reward_models.answers.structures import is_simple_name, split_top
 from reward_models.answers.units import same_unit, split_unit
-from reward_models.answers.words import means_set, number_in_words, plain, stated_number, words_of
+from reward_models.answers.words import means_set, plain, words_of
 
 # Longer texts are compared as they stand; no rule needs to look into them.
 MAX_READ_CHARS = 2000
@@ -44,13 +46,10 @@ class Quantity(NamedTuple):
 
 def read_quantity(text: str) -> Quantity | None:
     """Read a normalised text as one exact number with percent sign or unit, or return None."""
-    amount, unit, factor = split_unit(text)
-    percent = amount.endswith("%")
-    if not percent:
-        bare = _without_percent_word(amount)
-        percent, amount = bare is not None, amount if bare is None else bare
+    bare = _without_percent_word(text)
+    amount, unit, factor = split_unit(text if bare is None else bare)
     value = read_number(amount.removesuffix("%").rstrip())
-    return None if value is None else Quantity(value * factor, percent, unit)
+    return None if value is None else Quantity(value * factor, bare is not None or amount.endswith("%"), unit)
 
 
 def decide_plainly(first: str, second: str) -> Decision | None:
@@ -107,11 +106,11 @@ def _as_clocks(first: str, second: str) -> Decision | None:
 
 def decide_by_words(first: str, second: str) -> Decision | None:
     """Compare as words if one side is words, or as numbers if it is a number in words; else None."""
-    for one, other in ((first, second), (second, first)):
-        number = number_in_words(one)
-        quantity = None if number is None else read_quantity(other)
-        if number is not None and quantity is not None:
-            return Decision(quantity.value == number, "compared as numbers")
+    digits = in_digits(plain(first)), in_digits(plain(second))
+    if digits[0] is not None or digits[1] is not None:
+        quantities = read_quantity(digits[0] or first), read_quantity(digits[1] or second)
+        if quantities[0] is not None and quantities[1] is not None:
+            return Decision(same_quantity(quantities[0], quantities[1]), "compared as numbers")
     words = words_of(first), words_of(second)
     if words[0] is None and words[1] is None:
         return None

@@ -61,8 +61,19 @@ _BELOW, _ABOVE = End(0, -1), End(0, 1)
 _ALL: tuple[Piece, ...] = (Piece(_BELOW, False, _ABOVE, False),)
 
 
+class TooManyPiecesError(ValueError):
+    """A set has more pieces than are worth comparing."""
+
+
 def as_real_set(shape: Shape) -> RealSet | None:
     """The set of real numbers that an answer is or can be read as, or None."""
+    try:
+        return _real_set(shape)
+    except TooManyPiecesError:
+        return None
+
+
+def _real_set(shape: Shape) -> RealSet | None:
     if isinstance(shape, Scalar):
         return _constant(shape.text)
     if isinstance(shape, Sequence):
@@ -70,7 +81,7 @@ def as_real_set(shape: Shape) -> RealSet | None:
     if isinstance(shape, Relation):
         return _relation(shape)
     if isinstance(shape, Named):
-        inner = as_real_set(shape.value)
+        inner = _real_set(shape.value)
         if inner is None or (inner.name and inner.name != shape.name):
             return None
         return inner._replace(name=shape.name, sure=inner.sure or is_membership(shape))
@@ -171,7 +182,7 @@ def _half_line(sign: str, end: End) -> tuple[Piece, ...]:
 
 def _conditions(shape: Several) -> RealSet | None:
     """`x < 1 or x > 3` is a union, `x > 1, x \\ne 2` an intersection; a comma between disjoint sets joins them."""
-    sets = [as_real_set(item) for item in shape.items]
+    sets = [_real_set(item) for item in shape.items]
     known = [one for one in sets if one is not None]
     if len(known) != len(sets) or len({one.name for one in known}) != 1:
         return None
@@ -184,7 +195,7 @@ def _conditions(shape: Several) -> RealSet | None:
 
 
 def _combined(shape: Combined) -> RealSet | None:
-    sets = [as_real_set(part) for part in shape.parts]
+    sets = [_real_set(part) for part in shape.parts]
     known = [one for one in sets if one is not None]
     if len(known) != len(sets):
         return None
@@ -208,8 +219,10 @@ def _order(first: End, second: End) -> int:
 
 def _tidy(pieces: list[Piece]) -> tuple[Piece, ...]:
     """Put pieces in order and join those that touch."""
+    if len(pieces) > MAX_PIECES:
+        raise TooManyPiecesError
     merged: list[Piece] = []
-    for piece in sorted(pieces[:MAX_PIECES], key=cmp_to_key(_starts_before)):
+    for piece in sorted(pieces, key=cmp_to_key(_starts_before)):
         if merged and _touches(merged[-1], piece):
             merged[-1] = _joined(merged[-1], piece)
         else:

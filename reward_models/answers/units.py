@@ -3,9 +3,11 @@ r"""Units, currencies and nouns beside a number: `6 \text{ cm}`, `\$5`, `1152 cu
 Policies:
 - A unit on one side only is ignored: the problem asked for it or named it. Two units must be the same unit: `6 cm` is
   neither `6 m` nor `6 \text{ cm}^2`. Nothing is converted.
-- A unit is `\text{...}` with letters, a currency sign, a degree sign, or plain words behind the number: words of three
-  letters and more that a space parts from it, of four and more that do not, and the shorter ones of a list. `5ab` is
-  a product, `5 m` may be either. Words that say something (is, or, not, if, ...) make no unit.
+- A unit is `\text{...}` with a word, a currency sign, a degree sign, or plain words behind the number. Behind a plain
+  number any nouns may stand, if a space parts them from it; behind another amount, or without a space, only units of
+  the lists below. `5ab` and `5 abc` are products, `5 m` may be either.
+- Words that say something (is, or, not, if, ...) make no unit, and neither do those that change the number (fifths,
+  negative, repeating; see `number_words`).
 - `thousand`, `million` and the like multiply; `dozen` is a unit.
 """
 
@@ -15,30 +17,24 @@ import re
 from fractions import Fraction
 from typing import NamedTuple
 
+from reward_models.answers.number_words import MAGNITUDES, changes_number
+from reward_models.answers.numbers import read_number
+
 _SHORT_TEXT = (
-    "cm mm km dm nm ft in yd mi kg mg lb lbs oz hr hrs min mins sec secs ms ml cl kl mph kph kmh km/h m/s sq cu ha "
-    "hz kb mb gb tb rs am pm rad deg mol kj kw kwh pts yr yrs wk wks mo gal pt qt usd eur gbp cents cc day of"
+    "cm mm km dm nm ft in yd mi kg mg lb lbs oz hr hrs min mins sec secs ms ml cl kl mph kph kmh sq cu ha "
+    "hz kb mb gb tb rs am pm rad deg mol kj kw kwh pts yr yrs wk wks mo gal pt qt usd eur gbp cc"
 )
 _SHORT = frozenset(_SHORT_TEXT.split())
 # Words that are no noun phrase, or that change what is said.
 _NO_UNIT_TEXT = (
-    "and or not is are was were be no none than if when but maybe either neither nor else otherwise except plus "
-    "minus times over divided multiplied equals equal where for with without only about approximately roughly "
-    "nearly almost less more mod modulo base root sqrt pi sin cos tan sec csc cot log exp infinity to from until "
-    "between wrong false true theta alpha beta gamma factorial choose squared cubed half halves third thirds "
-    "fourths percent"
+    "and or not is are was were be no none than if when but maybe either neither nor else otherwise except "
+    "equals equal where for with without only about approximately roughly nearly almost less more below above "
+    "base sin cos tan sec csc cot log exp to from until between wrong false true theta alpha beta gamma "
+    "percent"
 )
-_NO_UNIT = frozenset(_NO_UNIT_TEXT.split())
+NO_UNIT = frozenset(_NO_UNIT_TEXT.split())
 # Units that begin with a letter which is a variable elsewhere.
 _SINGLE = frozenset({"m", "g", "s", "h", "l"})
-_COMPOUND = frozenset({"m/s", "m/s^2", "m/s^{2}", "g/ml", "g/L", "m/min", "m/h", "g/cm^3", "g/cm^{3}", "cm/s", "N/m"})
-_MULTIPLIERS = {
-    "hundred": 100,
-    "thousand": 1000,
-    "million": 10**6,
-    "billion": 10**9,
-    "trillion": 10**12,
-}
 _SAME = {
     "dollar": "$", "usd": "$", "buck": "$", "eur": "€", "euro": "€", "gbp": "£", "centimeter": "cm",
     "centimetre": "cm", "millimeter": "mm", "millimetre": "mm", "meter": "m", "metre": "m", "kilometer": "km",
@@ -46,7 +42,7 @@ _SAME = {
     "gram": "g", "kilogram": "kg", "pound": "lb", "ounce": "oz", "hour": "h", "hr": "h", "minute": "min",
     "second": "s", "sec": "s", "liter": "l", "litre": "l", "milliliter": "ml", "degree": "deg", "cent": "¢",
     "year": "yr", "week": "wk", "people": "person", "men": "man", "women": "woman", "children": "child",
-    "way": "", "unit": "unit", "sq": "square", "cu": "cubic", "percent": "%", "mb": "mb",
+    "way": "", "sq": "square", "cu": "cubic",
 }  # fmt: skip
 _POWER = re.compile(r"\^\s*\{?\s*([23])\s*\}?")
 _CURRENCY_BEFORE = re.compile(
@@ -64,10 +60,16 @@ _START = re.compile(
     r"(?<=[0-9.)}\]%!])\s*(?=/?\s*[A-Za-z€£¥₹¢]|\\text|\\\$)|(?<=\\pi)\s+(?=[A-Za-z]|\\text)|(?<=\\pi)(?=\\text)"
 )
 _FIRST_WORD = re.compile(r"^\W*(?:\\text\s*\{)?\s*[A-Za-z]+")
+_CONNECTORS = frozenset({"of", "per", "a", "an", "the", "square", "cubic", "squared", "cubed"})
+# Most words of three letters that name things; three letters of the alphabet in a row name none.
+_SHORT_NOUN = re.compile(r"[^aeiou][aeiou][a-z]")
+_VOWEL = re.compile("[aeiouy]")
+_ALPHABET = "abcdefghijklmnopqrstuvwxyz"
+_IN_BRACKETS = re.compile(r"(?<=\S)\s*\(\s*(\\text\s*\{[^{}()]*\}(?:\s*\^\s*\{?\s*[23]\s*\}?)?)\s*\)$")
+_STACKED = re.compile(r"\\frac\s*\{\s*\\text\s*\{([^{}]*)\}\s*\}\s*\{\s*\\text\s*\{([^{}]*)\}\s*\}$")
 # Behind one of these a degree sign belongs to the argument.
 _TRIGONOMETRY = re.compile(r"(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
 _TEMPERATURE = re.compile(r"\\degree\s*(?:\\text\{\s*)?([CF])\s*\}?$")
-_PLAIN_NUMBER_END = re.compile(r"(?:^|[^0-9A-Za-z.\\^_])[0-9][0-9,]*(?:\.[0-9]*)?\s*$|[)}]\s*$|\\pi\s*$")
 
 
 class Measured(NamedTuple):
@@ -80,6 +82,7 @@ class Measured(NamedTuple):
 
 def split_unit(text: str) -> Measured:
     """Part a normalised answer into amount and unit."""
+    text = _STACKED.sub(r"\\text{\1/\2}", _IN_BRACKETS.sub(r" \1", text.rstrip()))
     before = _CURRENCY_BEFORE.match(text)
     if before is not None and text[before.end() :] and not _CURRENCY_BEFORE.match(text, before.end()):
         rest = split_unit(text[before.end() :])
@@ -102,7 +105,7 @@ def canonical(unit: str) -> str:
     text = _POWER.sub(" ", text)
     words = [_word(word) for word in re.findall(r"[A-Za-z]+|[$€£¥₹¢/]", text)]
     exponent = power[1] if power is not None else ""
-    for name, value in (("square", "2"), ("cubic", "3"), ("squared", "2"), ("cubed", "3")):
+    for name, value in (("square", "2"), ("cubic", "3")):
         if name in words and len(words) > 1:
             words.remove(name)
             exponent = exponent or value
@@ -121,7 +124,7 @@ def same_unit(first: str, second: str) -> bool:
 
 def _word(word: str) -> str:
     low = word.lower()
-    for form in (low, low.removesuffix("s"), low.removesuffix("es")):
+    for form in _singulars(low):
         if form in _SAME:
             return _SAME[form]
     return low.removesuffix("s") if len(low) > 3 else low
@@ -139,16 +142,43 @@ def _split_behind(text: str) -> Measured:
 def _taken_off(text: str, amount: str, unit: str) -> Measured:
     words = [word.lower() for word in _WORD.findall(unit.replace("\\text", " "))]
     factor = Fraction(1)
-    while words and words[0] in _MULTIPLIERS:
-        factor *= _MULTIPLIERS[words.pop(0)]
+    while words and words[0] in MAGNITUDES:
+        factor *= MAGNITUDES[words.pop(0)]
         unit = _FIRST_WORD.sub(" ", unit, count=1)
-    in_text = "\\text" in unit
-    if any(word in _NO_UNIT for word in words) or not (in_text or _PLAIN_NUMBER_END.search(amount)):
+    if any(word in NO_UNIT or changes_number(word) for word in words):
         return Measured(text, "")
-    if words == [unit.strip()] and unit[:1].isspace() and words[0] in _SINGLE:
-        return Measured(amount.rstrip(), words[0], factor)
-    if words and not in_text and unit.replace(" ", "") not in _COMPOUND:
-        least = 3 if unit[:1].isspace() and "/" not in unit[:2] else 4
-        if len(words[0]) < least and words[0] not in _SHORT:
-            return Measured(text, "")
+    loose = unit[:1].isspace()
+    if loose and words == [_POWER.sub("", unit).strip()] and words[0] in _SINGLE:
+        return Measured(amount.rstrip(), canonical(unit), factor)
+    if words and "\\text" not in unit and not _are_unit(words, amount, unit):
+        return Measured(text, "")
     return Measured(amount.rstrip(), canonical(unit), factor)
+
+
+def _are_unit(words: list[str], amount: str, unit: str) -> bool:
+    """Whether plain words behind an amount can be nothing but a unit."""
+    known = [_is_known(word) or ("/" in unit and word in _SINGLE) for word in words]
+    if all(word in _CONNECTORS for word in words):
+        return False
+    if all(known):
+        return True
+    if read_number(amount.strip().removesuffix("%")) is None:
+        return False
+    return (known[0] or unit[:1].isspace() or unit.startswith("/")) and all(map(is_noun, words))
+
+
+def _is_known(word: str) -> bool:
+    return word in _SHORT or word in _CONNECTORS or any(form in _SAME for form in _singulars(word))
+
+
+def is_noun(word: str) -> bool:
+    """True for a unit, and for a word that is no product of letters, as far as its look can tell."""
+    if _is_known(word):
+        return True
+    if word in _ALPHABET or len(word) < 3:
+        return False
+    return bool(_SHORT_NOUN.fullmatch(word)) if len(word) == 3 else bool(_VOWEL.search(word))
+
+
+def _singulars(word: str) -> tuple[str, str, str]:
+    return word, word.removesuffix("s"), word.removesuffix("es")

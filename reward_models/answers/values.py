@@ -77,21 +77,51 @@ def proportional(first: Node, second: Node, *, positive: bool = False) -> bool:
     names = sorted(variables(first) | variables(second))
     if variables(first) != variables(second) or not names:
         return False
+    real = not _has_i(first, second)
     ratios: list[Value] = []
     for point in _points(names):
+        found = _ratio(first, second, point, real=real)
+        if found is None:
+            continue
+        ratio, context, digits = found
+        if isinstance(ratio, Fraction) and (not ratios or isinstance(ratios[0], Fraction)):
+            same = not ratios or ratio == ratios[0]
+        else:
+            difference = context.mpf(1) - _number(context, ratio) / _number(context, (ratios or [ratio])[0])
+            same = bool(abs(difference) <= context.mpf(10) ** -digits)
+        if not same:
+            return False
+        ratios.append(ratio)
+        if len(ratios) == POINTS:
+            return not positive or (_is_real(ratio) and _number(context, ratio).real > 0)
+    return False
+
+
+def _ratio(first: Node, second: Node, point: dict[str, Fraction], *, real: bool) -> tuple[Value, Any, int] | None:
+    """The ratio of two values, not zero, with its context and the digits that count; None if it cannot be said."""
+    working = 3 * DIGITS
+    for _ in range(2):
+        evaluation = _Evaluation(point, working, real=real)
         try:
-            evaluation = _Evaluation(point, 3 * DIGITS, real=not _has_i(first, second))
             above, below = evaluation.of(first), evaluation.of(second)
             if above == 0 or below == 0:
-                continue
-            ratios.append(evaluation.number(above) / evaluation.number(below))
+                return None
+            if isinstance(above, Fraction) and isinstance(below, Fraction):
+                return above / below, evaluation.context, DIGITS
+            spread = evaluation.spread()
+            if 3 * DIGITS + 2 * spread <= working:
+                return evaluation.number(above) / evaluation.number(below), evaluation.context, DIGITS + spread
         except (UndefinedError, ArithmeticError):
-            continue
-        if abs(ratios[-1] - ratios[0]) > abs(ratios[0]) * evaluation.context.mpf(10) ** -DIGITS:
-            return False
-        if len(ratios) == POINTS:
-            return not positive or (_is_real(ratios[0]) and evaluation.context.re(ratios[0]) > 0)
-    return False
+            return None
+        working = 3 * DIGITS + 30 + 3 * spread
+        if working > MAX_DIGITS:
+            return None
+    return None
+
+
+def _number(context: Any, value: Value) -> Value:
+    """A fraction as a number of mpmath."""
+    return context.mpf(value.numerator) / value.denominator if isinstance(value, Fraction) else value
 
 
 def real_number(node: Node) -> Value | None:
@@ -131,16 +161,20 @@ def _points(names: Iterable[str]) -> Iterator[dict[str, Fraction]]:
 
 
 def _agree(first: Node, second: Node, point: dict[str, Fraction], digits: int, *, real: bool) -> bool | None:
-    """Whether two expressions have the same value at a point; None if that cannot be said there."""
+    """Whether two expressions have the same value at a point; None if that cannot be said there.
+
+    The first round finds how much precision is needed. What is next to nothing in it shrinks in the second one if it
+    is a rounding error, as of `\\sin\\pi`, and is a number like any other if not.
+    """
     working = 2 * digits + 30
-    for _ in range(2):
+    for noise in (0, digits // 2):
         evaluation = _Evaluation(point, working, real=real)
         try:
             one, two = evaluation.of(first), evaluation.of(second)
             if isinstance(one, Fraction) and isinstance(two, Fraction):
                 return one == two
             one, two = evaluation.number(one), evaluation.number(two)
-            spread = evaluation.spread()
+            spread = evaluation.spread(noise)
             if 2 * digits + 30 + 2 * spread <= working:
                 return _close(evaluation, one, two, digits + spread)
         except (UndefinedError, ArithmeticError):
@@ -185,18 +219,21 @@ class _Evaluation:
         self.point = point
         self.context: Any = _context(digits)
         self.real = real
-        self.largest = 0  # binary exponents of the largest and the smallest number seen
-        self.smallest = 0
+        self.digits = digits
+        self.largest = 0  # the binary exponent of the largest number seen
+        self.magnitudes = [0]
 
-    def spread(self) -> int:
-        """Decimal digits between the largest and the smallest number seen."""
-        return int((self.largest - self.smallest) * 0.30103)
+    def spread(self, noise: int = 0) -> int:
+        """Decimal digits between the largest and the smallest number seen.
+
+        With `noise`, numbers that many digits short of the working precision are passed over: rounding errors.
+        """
+        floor = self.largest - int((self.digits - noise) / 0.30103) if noise else min(self.magnitudes)
+        return int((self.largest - min(size for size in self.magnitudes if size >= floor)) * 0.30103)
 
     def number(self, value: Value) -> Value:
         """A fraction as a number of mpmath."""
-        if isinstance(value, Fraction):
-            return self.context.mpf(value.numerator) / value.denominator
-        return value
+        return _number(self.context, value)
 
     def of(self, node: Node) -> Value:
         """The value of an expression."""
@@ -215,7 +252,8 @@ class _Evaluation:
         return value
 
     def _note(self, magnitude: int) -> None:
-        self.largest, self.smallest = max(self.largest, magnitude), min(self.smallest, magnitude)
+        self.largest = max(self.largest, magnitude)
+        self.magnitudes.append(magnitude)
         if magnitude > MAX_LOG2:
             raise UndefinedError
 
