@@ -17,13 +17,16 @@ MAX_NESTING = 12
 MAX_DIGITS_IN_A_ROW = 100
 # Powers multiply digits: 2^9999 has 3010 of them. Contest answers such as 2^{2024} stay below.
 MAX_EXPONENT_DIGITS = 4
-# `e^{-x^2}` has two floors. A tower of numbers is refused at two already: 9^{9^9} cannot be stored.
+# `e^{-x^2}` has two floors. A tower of numbers is refused at two already (9^{9^9} cannot be stored), unless its
+# exponent is as small as others: `2^{2^3}`.
 MAX_POWER_FLOORS = 2
 # Powers of powers multiply their exponents.
 MAX_STACKED_POWER = 20_000
 # 999! has 2565 digits; (10^9)! does not fit into memory.
 MAX_FACTORIAL_DIGITS = 3
 
+# `2^{2^3}`
+_SMALL_TOWER = re.compile(r"\s*[({]?\s*([0-9]{1,4})\s*\^\s*\{?\s*([0-9]{1,2})\s*\}?\s*[)}]?\s*")
 _DIGITS = re.compile(r"[0-9]+")
 _EXPONENT_NUMBER = re.compile(r"\^\s*[({]*\s*[+-]?\s*0*([0-9]+)")
 _POWER_NUMBER = re.compile(r"\s*\^\s*[({]*\s*[+-]?\s*0*([0-9]{1,4})(?![0-9])")
@@ -65,6 +68,9 @@ def _power_refusal(text: str) -> str | None:
             continue
         if any("^" in inner for inner in _exponents(exponent)):
             return f"a tower of more than {MAX_POWER_FLOORS} powers"
+        small = _SMALL_TOWER.fullmatch(exponent)
+        if small is not None and int(small[1]) ** int(small[2]) < 10**MAX_EXPONENT_DIGITS:
+            continue
         if not _VARIABLE.search(_COMMAND.sub("", exponent)):
             return "a power of numbers in an exponent"
     if _stacked_power(text) > MAX_STACKED_POWER:

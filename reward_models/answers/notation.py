@@ -23,12 +23,15 @@ _UNICODE = {
     "≥": r"\ge ", "⩾": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "∪": r"\cup ", "∩": r"\cap ", "∅": r"\emptyset ",
     "°": r"\degree ", "º": r"\degree ", "ℝ": r"\mathbb{R}", "½": r"\frac{1}{2}", "⅓": r"\frac{1}{3}",
     "⅔": r"\frac{2}{3}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}", "⅕": r"\frac{1}{5}", "⅛": r"\frac{1}{8}",
+    "⅙": r"\frac{1}{6}", "⅚": r"\frac{5}{6}",
+    "⅜": r"\frac{3}{8}", "⅝": r"\frac{5}{8}", "⅞": r"\frac{7}{8}", "ε": r"\epsilon ", "ℤ": r"\mathbb{Z}",
     "π": r"\pi ", "α": r"\alpha ", "β": r"\beta ", "γ": r"\gamma ", "δ": r"\delta ", "θ": r"\theta ", "λ": r"\lambda ",
     "μ": r"\mu ", "φ": r"\phi ", "ω": r"\omega ", "ρ": r"\rho ", "σ": r"\sigma ", "Δ": r"\Delta ", "′": "'", "’": "'",
     "“": '"', "”": '"', "⟨": r"\langle ", "⟩": r"\rangle ", "⁄": "/", "∕": "/", "∣": "|", "\u00a0": " ", "\u202f": " ",
     "\u2009": " ", "，": ",", "（": "(", "）": ")", "＝": "=",
 }  # fmt: skip
 _UNICODE_TABLE = str.maketrans(_UNICODE)
+_UNICODE_CUBE_ROOT = re.compile(r"∛\s*([0-9]+)")
 _UNICODE_ROOT = re.compile(r"√\s*([0-9]+(?:\.[0-9]+)?)")
 
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
@@ -37,7 +40,7 @@ _NO_SPACE = re.compile(r"\\!\s*")
 # A line break `\\\\` before one of these is none of them.
 _SPACE = re.compile(r"(?<!\\)\\[,;:> ]|\\(?:q?quad|thinspace|enspace|nobreakspace)(?![a-zA-Z])|~|\\phantom\{[^{}]*\}")
 _FONT = re.compile(
-    r"\\(?:mathbf|mathit|mathsf|mathcal|boldsymbol|bm|vec|overrightarrow|hat|widehat)(?![a-zA-Z])\s*(?:\{([^{}]*)\})?"
+    r"\\(?:mathbf|mathit|mathsf|mathcal|boldsymbol|bf|underline|bm|vec|overrightarrow|hat|widehat)(?![a-zA-Z])\s*(?:\{([^{}]*)\})?"
 )
 _TEXT = re.compile(
     r"\\(?:text|mathrm|textbf|textit|textrm|textnormal|mbox|hbox|operatorname\*?|emph|textsf|rm)\s*\{([^{}]*)\}"
@@ -51,17 +54,22 @@ _WHOLE_TEXT = re.compile(r"\\text\{([^{}]*[0-9][^{}]*)\}")
 _MODULO = re.compile(
     r"\(\s*\\?(?:p?mod)\s*\{?([^{}()]*)\}?\s*\)|\\(?:pmod|bmod|mod)(?![a-z])\s*(?:\{([^{}]*)\}|([0-9A-Za-z]))"
 )
+_OVER = re.compile(r"\{([^{}]*)\\(over|choose)(?![a-zA-Z])([^{}]*)\}")
+_INFINITY = re.compile(r"([+-]?)\s*infinity", re.IGNORECASE)
+_UNION = re.compile(r"(?<=[)\]])\s*U\s*(?=[(\[])")
+_WITHOUT = re.compile(r"(?<=\\mathbb\{R\})\s*-\s*(?=\\\{)")
 _DEGREE = re.compile(r"\^\s*\{?\s*\\(?:circ|degree)(?![a-zA-Z])\s*\}?|\\(?:degree|textdegree)(?![a-zA-Z])")
-_TEXT_DEGREE = re.compile(r"\^\s*\{?\s*\\text\{o\}\s*\}?")
+_TEXT_DEGREE = re.compile(r"\^\s*\{?\s*\\text\{o\}\s*\}?|(?<=[0-9])\s*\^\s*\{\s*o\s*\}")
 _SYNONYMS = {
     "leq": "le", "leqslant": "le", "geq": "ge", "geqslant": "ge", "neq": "ne", "dfrac": "frac", "tfrac": "frac",
     "cfrac": "frac", "dbinom": "binom", "tbinom": "binom", "varnothing": "emptyset", "lt": "<", "gt": ">",
     "bullet": "cdot", "ast": "cdot", "lbrace": "{", "rbrace": "}", "lbrack": "[", "rbrack": "]", "vert": "|",
     "lvert": "|", "rvert": "|", "mid": "|", "colon": ":", "ldots": "dots", "cdots": "dots", "lor": "text{or}",
     "vee": "text{or}", "land": "text{and}", "wedge": "text{and}", "backslash": "setminus", "R": "mathbb{R}",
-    "reals": "mathbb{R}", "imath": "i", "arccsc": "arccsc", "varphi": "phi", "varepsilon": "epsilon",
+    "reals": "mathbb{R}", "imath": "i", "varphi": "phi", "varepsilon": "epsilon",
     "pounds": "text{£}", "euro": "text{€}",
 }  # fmt: skip
+_STACKS = {"over": "frac", "choose": "binom"}
 _BARE = frozenset({"<", ">", "[", "]", "|", ":", "i"})
 _COMMAND = re.compile(r"\\([a-zA-Z]+)(?![a-zA-Z])")
 _DOUBLED = re.compile(r"\\\\(?=[a-zA-Z])")
@@ -96,6 +104,8 @@ def normalise(answer: str) -> str:
     text = _unbox(text.replace('\\"', '"'))  # JSON that was not decoded
     if "\\" in text or "$" in text or "~" in text or "{" in text:
         text = _latex(text)
+    text = _INFINITY.sub(r"\1\\infty", text) if _INFINITY.fullmatch(text) else text
+    text = _WITHOUT.sub(r"\\setminus ", _UNION.sub(r"\\cup ", text))
     text = _LETTER_TIMES.sub(r"\\times ", _without_wrapping(_SPACE_RUN.sub(" ", text)))
     return _SPACED_THOUSANDS.sub(lambda found: found[1] + found[2].replace(" ", ""), text)
 
@@ -113,6 +123,7 @@ def _plain_ascii(text: str) -> str:
     if text.isascii():
         return text
     text = _UNICODE_ROOT.sub(r"\\sqrt{\1}", text)
+    text = _UNICODE_CUBE_ROOT.sub(r"\\sqrt[3]{\1}", text)
     text = _SUPERSCRIPT_RUN.sub(lambda found: "^{" + found[0].translate(_SUPERSCRIPTS) + "}", text)
     text = _SUBSCRIPT_RUN.sub(lambda found: "_{" + found[0].translate(_SUBSCRIPTS) + "}", text)
     return text.translate(_UNICODE_TABLE)
@@ -139,6 +150,7 @@ def _closing_brace(text: str, start: int) -> int:
 def _latex(text: str) -> str:
     text = _NO_SPACE.sub("", _THOUSANDS_MARK.sub("", _SIZE.sub("", text)))
     text = _SPACE.sub(" ", text)
+    text = _OVER.sub(lambda found: f"\\{_STACKS[found[2]]}{{{found[1].strip()}}}{{{found[3].strip()}}}", text)
     text = _FONT.sub(lambda found: found[1] or "", text)
     text = _LETTER_IN_TEXT.sub(r"\1", _TEXT.sub(r"\\text{\1}", text))
     text = _TEXT_DEGREE.sub(r"\\degree ", _DEGREE.sub(r"\\degree ", text))

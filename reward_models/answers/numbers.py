@@ -32,7 +32,7 @@ _FRACTION = re.compile(
     r"|(?P<a2>[0-9]+)\s?/\s?(?P<b2>[0-9]+))"
 )
 _REPEATING = re.compile(
-    r"(?P<sign>[+-]?)\s?(?P<whole>[0-9]*)\.(?P<part>[0-9]*)\\(?:overline|bar)\s*(?:\{\s?(?P<again>[0-9]+)\s?\}|(?P<again1>[0-9]))"
+    r"(?P<sign>[+-]?)\s?(?P<whole>[0-9]*)\.(?P<part>[0-9]*)\\(?:overline|bar|dot)\s*(?:\{\s?(?P<again>[0-9]+)\s?\}|(?P<again1>[0-9]))"
 )
 _NUMERAL = re.compile(
     r"(?P<digits>[0-9A-Z]+)\s*(?:_\s*(?:\{\s*(?:\\text\{\s*)?(?P<base>[0-9]{1,2}|[a-z]+)\s*\}?\s*\}|(?P<base1>[0-9]{1,2}))"

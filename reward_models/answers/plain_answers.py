@@ -13,19 +13,22 @@ import re
 from fractions import Fraction
 from typing import NamedTuple
 
+from reward_models.answers.limits import refusal
 from reward_models.answers.notation import normalise, text_key, visible
 from reward_models.answers.number_words import in_digits
 from reward_models.answers.numbers import integer_digits, read_clock, read_number, read_numeral, same_clock
 from reward_models.answers.sentences import stated_number
-from reward_models.answers.structures import is_simple_name, split_top
+from reward_models.answers.structures import Named, Scalar, read_shape, split_top
 from reward_models.answers.units import same_unit, split_unit
-from reward_models.answers.words import means_set, plain, words_of
+from reward_models.answers.words import choice_with_content, means_set, plain, words_of
 
 # Longer texts are compared as they stand; no rule needs to look into them.
 MAX_READ_CHARS = 2000
 _JOINTS = frozenset({",", "and", "or"})
 # `11:21` may be a ratio, `1:03` and `1:21 p.m.` are none.
 _LEADING_ZERO = re.compile(r":0[0-9]")
+_IN_BRACKETS = re.compile(r"[({]\s*([+-]?[0-9][0-9,.]*)\s*[)}]")
+_NO_FRACTION = re.compile(r"\.0+$")
 _PERCENT_WORDS = ("percent", "per cent")
 
 
@@ -140,16 +143,31 @@ def decide_by_sentence(first: str, second: str) -> Decision | None:
 
 
 def read_integer(answer: str) -> str | None:
-    r"""The canonical digits of an answer that is one integer: `080`, `80.`, `\text{80}`, `80^\circ`, `n = 80`."""
+    r"""The canonical digits of an answer that is one integer: `080`, `80.`, `m + n = 80`, `(80)`, `80.00`."""
     digits = integer_digits(visible(answer).strip())
     if digits is not None or len(answer) > MAX_READ_CHARS:
         return digits
-    text = normalise(answer)
-    parts, _ = split_top(text, frozenset({"="}))
-    if len(parts) == 2 and is_simple_name(parts[0]):
-        text = parts[1]
-    amount, _, factor = split_unit(plain(text) if text.startswith("\\text") else text)
-    return integer_digits(amount.removesuffix(".0")) if factor == 1 else None
+    text = plain(normalise(answer))
+    lettered = choice_with_content(text)
+    text = text if lettered is None else lettered[1]
+    if refusal(text) is None:
+        text = _value_of_named(text)
+    in_brackets = _IN_BRACKETS.fullmatch(text)
+    text = text if in_brackets is None else in_brackets[1]
+    numeral = read_numeral(text)
+    if numeral is not None:
+        return integer_digits(numeral.digits) if numeral.base == 10 else None
+    amount, _, factor = split_unit(text)
+    return integer_digits(_NO_FRACTION.sub("", amount)) if factor == 1 else None
+
+
+def _value_of_named(text: str) -> str:
+    try:
+        shape = read_shape(text)
+    except RecursionError:  # the caller may have used up most of the stack
+        return text
+    value = shape.value if isinstance(shape, Named) else shape
+    return value.text if isinstance(value, Scalar) else text
 
 
 def same_integer(reference: str, answer: str) -> Decision:

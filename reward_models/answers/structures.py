@@ -5,7 +5,7 @@ The reader counts brackets, of whatever kind, so that half-open intervals are wh
 - A list without brackets (`1, -2`; `x=1 or x=-2`; "and"; `3 \pm \sqrt2` is both values) has no order. A tuple has one;
   brackets belong to it, so that `(1,2)`, `[1,2]` and `\{1,2\}` differ. A bracket around one thing is no structure.
 - A comma between groups of three digits parts thousands outside brackets (`1,234` is a number) and, inside, only
-  where another comma of the list is followed by a space. `same_shape` in `compare` tries the list as well.
+  where another comma of the list is followed by a space. `_same_collections` in `compare` tries the list as well.
 - `x = 5` is a named value; so is `a+b = 5`, a name made of letters alone, unless the value is 0, which makes it an
   equation. `x=1, -2` names both values. A chain of equalities has a value only if what follows its name is equal
   throughout: `x = 2+3 = 5` is 5, `y = 2x+5 = 5` is a statement.
@@ -45,6 +45,8 @@ _MATRIX = re.compile(
 _TIGHT_THOUSANDS = re.compile(r"(?<![0-9.])[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])")
 _SIGN_CHOICE = re.compile(r"\\(pm|mp)(?![a-zA-Z])|\+/-|\+-")
 _NAME_WITHOUT_DIGITS = re.compile(r"_\s*(?:\{[^{}]*\}|[0-9A-Za-z])|\^\s*\{?\s*-\s*1\s*\}?")
+# `f(2) = 8` names a value of a function, `x(2) = 8` multiplies.
+_AT_A_NUMBER = re.compile(r"(?<![A-Za-z\\])[fghpqFGHPQ]\s*\(\s*-?[0-9]+\s*\)")
 _SIMPLE_NAME = re.compile(
     r"(?:\\[A-Za-z]+|[A-Za-z])(?:_(?:\{[^{}]*\}|[0-9A-Za-z]))?'*(?:(?:\^\{?-1\}?)?\s*\([A-Za-z](?:,\s*[A-Za-z])*\))?"
 )
@@ -56,7 +58,7 @@ _SEGMENT_NAME = re.compile(
 
 # What binds less comes first: `a=1, b=2 or a=2, b=1` are two pairs.
 _SEPARATORS = (frozenset({";"}), frozenset({"or"}), frozenset({",", "and"}))
-_SYSTEM = re.compile(r"\\begin\s*\{(cases|aligned|align\*?|gathered)\}(?P<body>[^&]*)\\end\s*\{\1\}")
+_SYSTEM = re.compile(r"\\begin\s*\{(cases|aligned|align\*?|gathered)\}(?P<body>.*)\\end\s*\{\1\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,9 +146,10 @@ def read_shape(text: str, *, bare: bool = True) -> Shape:
 def _system(text: str) -> str:
     """The lines of a system of equations as a list."""
     found = _SYSTEM.fullmatch(text)
-    if found is None:
+    if found is None or ("&" in found["body"] and not found[1].startswith("align")):
         return text
-    return ", ".join(line.strip().rstrip(",") for line in found["body"].split("\\\\") if line.strip())
+    lines = found["body"].replace("&", "").split("\\\\")
+    return ", ".join(line.strip().rstrip(",") for line in lines if line.strip())
 
 
 def split_top(text: str, separators: frozenset[str], *, bare: bool = False) -> tuple[list[str], list[str]]:
@@ -164,6 +167,8 @@ def split_top(text: str, separators: frozenset[str], *, bare: bool = False) -> t
             signs.append(sign)
             start = step.end()
     parts.append(text[start:].strip())
+    if thousands and len(parts) > 1:
+        parts = [_TIGHT_THOUSANDS.sub(lambda found: found[0].replace(",", ""), part) for part in parts]
     return parts, signs
 
 
@@ -292,7 +297,7 @@ def _name(text: str, value: str) -> str | None:
     if isinstance(tuple_of_names, Sequence):
         names = [item.text for item in tuple_of_names.items if isinstance(item, Scalar) and is_simple_name(item.text)]
         return ",".join(map(as_name, names)) if len(names) == len(tuple_of_names.items) else None
-    without = _NAME_WITHOUT_DIGITS.sub("", text)
+    without = _NAME_WITHOUT_DIGITS.sub("", _AT_A_NUMBER.sub("f", text))
     if any(character.isdigit() for character in without):
         return None
     node, given = read_or_none(text), read_or_none(value)
