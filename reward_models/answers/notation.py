@@ -191,6 +191,8 @@ def _without_wrapping(text: str) -> str:
             text = text[:-2].rstrip()
         whole = _WHOLE_TEXT.fullmatch(text)
         text = text if whole is None else whole[1]
+        if text.startswith("=") and "=" not in text[1:]:
+            text = text[1:]
         if text.endswith((".", ",", ";")) and not text.endswith(".."):
             text = text[:-1]
     return text

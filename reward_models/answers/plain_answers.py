@@ -3,7 +3,7 @@ r"""Answers without parts: numbers with what stands beside them, numerals, times
 Nothing here computes more than a fraction. Policies:
 
 - A percent sign is a unit or a factor of 1/100, whichever the other side needs: 40 and 0.4 both equal `40\%`. Nothing
-  is multiplied by 100 without a sign that says so.
+  is multiplied by 100 without a sign that says so. Each item of a list is read by itself.
 - Those of `numbers`, `units` and `words`.
 """
 

@@ -4,11 +4,12 @@ The reader counts brackets, of whatever kind, so that half-open intervals are wh
 
 - A list without brackets (`1, -2`; `x=1 or x=-2`; "and"; `3 \pm \sqrt2` is both values) has no order. A tuple has one;
   brackets belong to it, so that `(1,2)`, `[1,2]` and `\{1,2\}` differ. A bracket around one thing is no structure.
-- A comma between groups of three digits parts thousands outside brackets (`1,234` is a number) and, inside, only
-  where another comma of the list is followed by a space. `_same_collections` in `compare` tries the list as well.
-- `x = 5` is a named value; so is `a+b = 5`, a name made of letters alone, unless the value is 0, which makes it an
-  equation. `x=1, -2` names both values. A chain of equalities has a value only if what follows its name is equal
-  throughout: `x = 2+3 = 5` is 5, `y = 2x+5 = 5` is a statement.
+- A comma between groups of three digits parts thousands where it is the only kind (`1,234` is a number) or another
+  comma of the list is followed by a space (`1,000, 2,000`). `_same_collections` in `compare` tries the list as well.
+- `x = 5` is a named value; so is `a+b = 5`, a name made of letters alone (the problem asks for a+b), unless the value
+  is 0, which makes it an equation. It equals the value whichever side is the reference. `x=1, -2` names both values. A
+  chain of equalities has a value only if what follows its name is equal throughout: `x = 2+3 = 5` is 5, `y = 2x+5 = 5`
+  is a statement.
 - What stands before an approximation sign is the value, what follows is not.
 """
 
