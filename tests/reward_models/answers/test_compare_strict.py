@@ -62,6 +62,6 @@ def test_equal(first: str, second: str) -> None:
 
 
 def test_no_piece_of_a_union_is_forgotten() -> None:
-    pieces = [rf"({2 * n},{2 * n + 1})" for n in range(70)]
-    assert not same_answer(r"\cup".join(pieces), r"\cup".join(pieces[:65])).equal
-    assert not same_answer(r"\cup".join(pieces), r"\cup".join([*pieces[:-1], "(200,201)"])).equal
+    many = ",".join(map(str, range(70)))
+    assert not same_answer(rf"\{{{many}\}}\cup\{{100\}}", rf"\{{{many}\}}\cup\{{200\}}").equal
+    assert not same_answer(rf"\{{{many}\}}\cup\{{100\}}", rf"\{{{many},200\}}").equal
