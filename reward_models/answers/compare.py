@@ -8,8 +8,8 @@ scalars by their values, or by math-verify where our reader does not read them. 
   equals neither. Values with names of their own equal bare ones in the order of their names alone: `x=1, y=2` is `1,2`
   and `(1,2)`, not `2,1`.
 - A set with one element equals the element, unless they are parts of something; a named value equals the value itself,
-  and so does what is said to be approximately something: `x \approx 8` is 8. `y = 2x+5` equals `2x+5`. `y` and `f(x)` are
-  one name, other names differ.
+  and so does what is said to be approximately something: `x \approx 8` is 8. `y = 2x+5` equals `2x+5`. `y` and `f(x)`
+  are one name, other names differ.
 - Two equations are equal if their sides' differences are proportional; inequalities if by a positive factor.
 - Matrices equal in shape and cells; a row is no column, and neither is a tuple. `[[1,2],[3,4]]` is a matrix.
 """

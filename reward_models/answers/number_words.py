@@ -81,7 +81,7 @@ def _value(words: list[str]) -> int | None:
             group, last = group + value, _TENS_LAST if value >= 20 else _SMALL_LAST
         elif word == "hundred" and 0 < group < 100 and last != _HUNDRED_LAST:
             group, last = group * 100, _HUNDRED_LAST
-        elif word in MAGNITUDES and word != "hundred" and 0 < group and MAGNITUDES[word] < limit:
+        elif word in MAGNITUDES and word != "hundred" and group > 0 and MAGNITUDES[word] < limit:
             total, group, last, limit = total + group * MAGNITUDES[word], 0, _HUNDRED_LAST, MAGNITUDES[word]
         elif word != "and" or last != _HUNDRED_LAST:
             return None
