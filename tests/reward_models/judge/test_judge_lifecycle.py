@@ -132,7 +132,8 @@ def test_nothing_to_judge_starts_nothing():
 def run_script(server, body):
     script = textwrap.dedent(
         f"""
-        import os, sys
+        import os, signal, sys
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it otherwise
         from reward_models.judge import Judge, JudgeSettings
         judge = Judge(JudgeSettings("judge", base_url={server.url!r}, max_retries=0, concurrency=1))
         {textwrap.indent(textwrap.dedent(body), " " * 8).strip()}
