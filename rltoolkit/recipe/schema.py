@@ -276,16 +276,63 @@ class RewardsSection(Section):
 # --- the rest ----------------------------------------------------------------------------------------------
 
 
+Ints = Annotated[tuple[int, ...], BeforeValidator(list_to_tuple)]
+
+
+class EngineSection(Section):
+    """vLLM's own settings, in this process (backend vllm) and in the servers that `rltoolkit serve` starts."""
+
+    dtype: Annotated[
+        Literal["float32", "bfloat16", "float16", "auto"] | None, Field(description="null means model.dtype")
+    ] = None
+    gpu_memory_utilization: Annotated[
+        float | None,
+        Field(
+            gt=0.0, le=1.0, description="fraction of a GPU that vLLM takes, null for 0.3 in process, 0.9 on a server"
+        ),
+    ] = None
+    max_model_len: Annotated[int | None, Field(ge=1, description="longest sequence, null for the model's own")] = None
+    tensor_parallel: Annotated[int, Field(ge=1, description="GPUs that share one copy of the model")] = 1
+    enforce_eager: Annotated[bool, Field(description="no compilation: starts sooner, samples more slowly")] = False
+    sleep: Annotated[bool, Field(description="in process: give GPU memory back while training")] = True
+    cpu_cache_gib: Annotated[int, Field(ge=1, description="GiB of KV cache on a CPU")] = 1
+    args: Annotated[Texts, Field(description="further flags of vLLM's server, one text each")] = ()
+
+
+class ServersSection(Section):
+    """The vLLM servers that backend vllm-server asks, and how `rltoolkit serve` starts them."""
+
+    urls: Annotated[Texts, Field(description="such as [http://127.0.0.1:8100], as `rltoolkit serve` prints them")] = ()
+    request_timeout_s: Annotated[float, Field(gt=0.0, description="seconds that one request may take")] = 600.0
+    retries: Annotated[int, Field(ge=0, description="times that a failed request is asked again")] = 3
+    wait_s: Annotated[float, Field(ge=0.0, description="seconds that all servers may be away")] = 300.0
+    health_timeout_s: Annotated[float, Field(gt=0.0, description="seconds without an answer: the server hangs")] = 30.0
+    concurrency: Annotated[int, Field(ge=1, description="requests at once on each server")] = 64
+    weights_dir: Annotated[
+        Text | None, Field(description="folder for weights that trainer and servers both see, null for a temporary one")
+    ] = None
+    host: Annotated[Text, Field(description="address that `rltoolkit serve` binds; loopback is private")] = "127.0.0.1"
+    port: Annotated[int, Field(ge=1, le=65535, description="port of the first server, the next takes port + 1")] = 8100
+    devices: Annotated[Ints | None, Field(description="GPUs to serve on, null for all, [] for the CPU")] = None
+    python: Annotated[Text | None, Field(description="interpreter with vLLM, null for the one that runs this")] = None
+    start_timeout_s: Annotated[float, Field(gt=0.0, description="seconds for a server to load")] = 600.0
+
+
 class RolloutSection(Section):
     """How the policy is sampled."""
 
-    backend: Literal["transformers", "vllm"] = "transformers"
+    backend: Annotated[
+        Literal["transformers", "vllm", "vllm-server", "trl-vllm"],
+        Field(description="vllm: in this process; vllm-server: over HTTP; trl-vllm: TRL's own, for rlsp on a GPU"),
+    ] = "transformers"
     temperature: Annotated[float, Field(ge=0.0, description="of sampling and of scoring alike")] = 1.0
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     top_k: Annotated[int, Field(ge=0, description="0 keeps every token")] = 0
     min_p: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     max_prompt_tokens: Annotated[int, Field(ge=1)] = 512
     max_new_tokens: Annotated[int, Field(ge=1)] = 256
+    engine: EngineSection = EngineSection()
+    servers: ServersSection = ServersSection()
 
 
 class SftSection(Section):
