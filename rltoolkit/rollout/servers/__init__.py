@@ -1,0 +1,1 @@
+"""Samples from a pool of vLLM servers over HTTP; vLLM itself is not needed here."""
