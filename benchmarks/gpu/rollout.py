@@ -1,0 +1,495 @@
+"""Sampled tokens per second of every rollout engine on one device, as a fraction of what its memory allows.
+
+    python benchmarks/gpu/rollout.py                    # bfloat16, 0.5B parameters, on CUDA
+    python benchmarks/gpu/rollout.py --size 1.5b
+    python benchmarks/gpu/rollout.py --size tiny        # a smoke test, also without a GPU
+
+Engines: transformers' `generate`, left-padded in order of arrival; transformers' continuous batching; the
+`TransformersBackend`; vLLM in process and a vLLM server, where vllm can be imported. All of them sample the same
+ragged prompts of a Qwen2 with random weights at temperature 1, in turn, once per repetition.
+
+Random weights end no answer, so the lengths are forced, the same ones for every engine: row i draws `limits[i]` tokens,
+from a fixed exponential distribution (many short answers, a few at the limit), and no token of the vocabulary ends it
+before. `generate` gets the limits by a stopping criterion with one verdict per row, continuous batching and vLLM by
+the limit of each request, the `TransformersBackend` by a hook that makes its end-of-sequence token certain at the last
+place of a row and impossible before. An engine that draws other lengths is recorded as failed, without a speed.
+
+The ceiling counts bytes: a decode step reads every weight once (of an untied embedding only the drawn rows, which are
+left out) and the keys and values of all rows still running, and cannot take less time than these bytes at the bandwidth
+measured by copying a large buffer on the device (bytes read plus bytes written, over the time). All rows are taken to
+run at once; the prompts cost one more pass over the weights and the writing of their keys and values. Arithmetic,
+logits and sampling are free in it, so no engine reaches it.
+"""
+
+import argparse
+import contextlib
+import copy
+import importlib.util
+import json
+import os
+import socket
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import torch
+from torch import Tensor, nn
+from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM, StoppingCriteria, StoppingCriteriaList
+
+from rltoolkit.rollout.transformers_backend import TransformersBackend
+from rltoolkit.run.versions import collect_versions
+from rltoolkit.types import SamplingParams
+
+RESULT = Path(__file__).parents[1] / "results" / "gpu_rollout.json"
+NOT_INSTALLED = "not installed"
+SURE = 1e4
+"""A logit that leaves all others without probability; its negative is never drawn."""
+
+Engine = Callable[[int], list[int]]
+"""Draws all answers once with a seed; returns the number of tokens of each row, in order."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """A model's shape, and how much is asked of it."""
+
+    shape: dict[str, Any]
+    prompts: int
+    longest_prompt: int
+    most_new_tokens: int
+    copied_bytes: int
+
+
+def _shape(hidden: int, inner: int, layers: int, heads: int, kv_heads: int, vocabulary: int) -> dict[str, Any]:
+    return {
+        "hidden_size": hidden, "intermediate_size": inner, "num_hidden_layers": layers, "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads, "vocab_size": vocabulary, "tie_word_embeddings": True,
+        "max_position_embeddings": 4096,
+    }  # fmt: skip
+
+
+SIZES = {
+    "tiny": Size(_shape(64, 128, 2, 2, 1, 512), 16, 24, 24, 1 << 26),
+    "0.5b": Size(_shape(896, 4864, 24, 14, 2, 151_936), 256, 512, 512, 1 << 32),
+    "1.5b": Size(_shape(1536, 8960, 28, 12, 2, 151_936), 256, 512, 512, 1 << 32),
+}
+
+
+@dataclass(frozen=True)
+class Work:
+    """What every engine is asked for: distinct prompts, and how many tokens follow each."""
+
+    prompts: list[list[int]]
+    limits: list[int]
+
+    @property
+    def tokens(self) -> int:
+        """All tokens to be sampled."""
+        return sum(self.limits)
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Bytes that decoding cannot avoid to move."""
+
+    weight_bytes: int
+    """Read at every step."""
+    kv_bytes: int
+    """Keys and values of one token in all layers."""
+
+
+def make_work(size: Size, seed: int = 0) -> Work:
+    """Return ragged prompts and limits, the same on every machine."""
+    generator = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(size.longest_prompt // 8, size.longest_prompt + 1, (size.prompts,), generator=generator)
+    draws = torch.rand(size.prompts, generator=generator, dtype=torch.float64)
+    limits = (-draws.log() * size.most_new_tokens / 2.5).round().clamp(size.most_new_tokens // 16, size.most_new_tokens)
+    vocabulary = size.shape["vocab_size"]
+    prompts = [torch.randint(3, vocabulary, (n,), generator=generator).tolist() for n in lengths.tolist()]
+    return Work(prompts, limits.int().tolist())
+
+
+def decode_traffic(model: nn.Module) -> Traffic:
+    """Count the bytes of a model's weights that each step reads, and those of a token's keys and values."""
+    config: Any = model.config
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())  # a tied embedding is listed once
+    if not config.tie_word_embeddings:
+        table = model.get_input_embeddings().weight
+        weights -= table.numel() * table.element_size()
+    head = config.hidden_size // config.num_attention_heads
+    item = next(model.parameters()).element_size()
+    return Traffic(weights, 2 * config.num_hidden_layers * config.num_key_value_heads * head * item)
+
+
+def least_bytes(prompt_lengths: Sequence[int], limits: Sequence[int], traffic: Traffic) -> int:
+    """Count the bytes that drawing `limits[i]` tokens after prompts of those lengths moves at least.
+
+    The prompts' pass gives the first token of each row. The step that draws token j of a row (from 2) reads the keys
+    and values of its prompt and of j - 2 tokens and writes those of one more.
+    """
+    total = traffic.weight_bytes + traffic.kv_bytes * sum(prompt_lengths)
+    for j in range(2, max(limits) + 1):
+        held = [prompt + j - 1 for prompt, limit in zip(prompt_lengths, limits, strict=True) if limit >= j]
+        total += traffic.weight_bytes + traffic.kv_bytes * sum(held)
+    return total
+
+
+def ceiling_tokens_per_second(work: Work, traffic: Traffic, bytes_per_second: float) -> float:
+    """Return the rate that memory allows when all rows run at once."""
+    moved = least_bytes([len(prompt) for prompt in work.prompts], work.limits, traffic)
+    return work.tokens / (moved / bytes_per_second)
+
+
+def copy_bandwidth(device: torch.device, size: int, repetitions: int = 10) -> float:
+    """Measure bytes read plus bytes written per second while copying `size` bytes on the device; the median."""
+    source = torch.zeros(size, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    rates = []
+    for _ in range(repetitions + 1):
+        synchronize()
+        begun = time.perf_counter()
+        target.copy_(source)
+        synchronize()
+        rates.append(2 * size / (time.perf_counter() - begun))
+    return statistics.median(rates[1:])
+
+
+def synchronize() -> None:
+    """Wait for the device."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+class RowLimits(StoppingCriteria):  # type: ignore[misc]
+    """Ends each row of `generate` at its own number of tokens."""
+
+    def __init__(self, ends: Tensor) -> None:
+        """`ends` (B,) are lengths with the padded prompt."""
+        self._ends = ends
+
+    def __call__(self, input_ids: Tensor, _scores: Tensor, **_: Any) -> Tensor:
+        """Return (B,) whether a row is complete."""
+        return input_ids.shape[1] >= self._ends
+
+
+class EndAtLimit:
+    """A forward hook that ends the rows of a `TransformersBackend` at their limits by its end-of-sequence token.
+
+    Rows are known by their prompts when a new cache comes, and followed through the cache's own reordering.
+    """
+
+    def __init__(self, work: Work, eos: int) -> None:
+        """`eos` is the token that ends a row."""
+        self._limits = {tuple(prompt): limit for prompt, limit in zip(work.prompts, work.limits, strict=True)}
+        self._eos = eos
+        self._cache: Any = None
+        self._last = torch.empty(0)
+
+    def __call__(self, _model: nn.Module, _args: Any, inputs: dict[str, Any], output: Any) -> None:
+        """Write the end-of-sequence token's logit of every row."""
+        cache, positions = inputs["past_key_values"], inputs["position_ids"][:, -1]
+        if cache is not self._cache:
+            self._begin(cache, inputs, positions)
+        output.logits[:, -1, self._eos] = torch.where(positions >= self._last, SURE, -SURE).to(output.logits.dtype)
+
+    def _begin(self, cache: Any, inputs: dict[str, Any], positions: Tensor) -> None:
+        rows = zip(inputs["input_ids"].tolist(), positions.tolist(), strict=True)
+        limits = torch.tensor([self._limits[tuple(ids[-1 - last :])] for ids, last in rows], device=positions.device)
+        self._cache, self._last = cache, positions + limits - 1
+        reorder = cache.batch_select_indices
+
+        def follow(indices: Tensor) -> None:
+            self._last = self._last[indices]
+            reorder(indices)
+
+        cache.batch_select_indices = follow
+
+
+@contextlib.contextmanager
+def generate_engine(model: Any, work: Work, _options: argparse.Namespace) -> Iterator[Engine]:
+    """Yield transformers' `generate`: one left-padded batch in order of arrival, its own cache."""
+    width = max(map(len, work.prompts))
+    device = model.device
+    ids = torch.tensor([[0] * (width - len(p)) + p for p in work.prompts], device=device)
+    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in work.prompts], device=device)
+    stop = StoppingCriteriaList([RowLimits(torch.tensor(work.limits, device=device) + width)])
+
+    def run(seed: int) -> list[int]:
+        torch.manual_seed(seed)
+        output = model.generate(
+            ids, attention_mask=mask, do_sample=True, top_k=0, max_new_tokens=max(work.limits), stopping_criteria=stop,
+            pad_token_id=0,
+        )  # fmt: skip
+        drawn = output.shape[1] - width  # the criterion ends each row at its limit; the rest of it is of no use
+        return [min(limit, drawn) for limit in work.limits]
+
+    yield run
+
+
+@contextlib.contextmanager
+def continuous_engine(model: Any, work: Work, options: argparse.Namespace) -> Iterator[Engine]:
+    """Yield transformers' continuous batching: what `generate_batch` does, with the limit of each request.
+
+    It has a copy of the model to itself, because it replaces the attention; it is set up once, as for a long run.
+    """
+    from transformers import ContinuousBatchingConfig
+    from transformers.generation.continuous_batching.utils import WorkloadHints
+
+    own = copy.deepcopy(model)
+    sampling = GenerationConfig(do_sample=True, top_k=0, eos_token_id=-1, pad_token_id=0)
+    sizes = ContinuousBatchingConfig(max_memory_percent=options.memory_share, allow_block_sharing=False)
+    hints = WorkloadHints(max(map(len, work.prompts)), max(work.limits), len(work.prompts))
+
+    def run(_seed: int) -> list[int]:
+        with own.continuous_batching_context_manager(
+            sampling, timeout=5, continuous_batching_config=sizes, persistent_manager=True, workload_hints=hints
+        ) as manager:
+            order = [manager.add_request(p, max_new_tokens=n) for p, n in zip(work.prompts, work.limits, strict=True)]
+            lengths: dict[str, int] = {}
+            while len(lengths) < len(order):
+                result = manager.get_result(timeout=1)
+                if result is None and not manager.is_running():
+                    raise RuntimeError("continuous batching stopped before all answers were there")
+                if result is not None and result.is_finished():
+                    lengths[result.request_id] = len(result.generated_tokens)
+        return [lengths[name] for name in order]
+
+    try:
+        yield run
+    finally:
+        own.destroy_cached_continuous_batching_manager()
+
+
+@contextlib.contextmanager
+def backend_engine(model: Any, work: Work, options: argparse.Namespace) -> Iterator[Engine]:
+    """Yield the `TransformersBackend`."""
+    eos = 2
+    backend = TransformersBackend(model, eos_token_ids=[eos], pad_token_id=0, batch_tokens=options.batch_tokens)
+    params = SamplingParams(max_new_tokens=max(work.limits))
+
+    def run(seed: int) -> list[int]:
+        hook = model.register_forward_hook(EndAtLimit(work, eos), with_kwargs=True)
+        try:
+            seeds = range(seed * len(work.prompts), (seed + 1) * len(work.prompts))
+            answers = backend.generate(work.prompts, 1, params, seeds)
+        finally:
+            hook.remove()
+        return [len(answer.token_ids) for (answer,) in answers]
+
+    yield run
+
+
+@contextlib.contextmanager
+def vllm_engine(model: Any, work: Work, options: argparse.Namespace) -> Iterator[Engine]:
+    """Yield vLLM in this process, with log-probabilities of the drawn tokens as training needs them."""
+    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+    from vllm import LLM
+    from vllm import SamplingParams as Request
+
+    with tempfile.TemporaryDirectory() as folder:
+        save(model, folder)
+        engine = LLM(
+            folder, dtype=str(model.dtype).removeprefix("torch."), gpu_memory_utilization=options.memory_share,
+            enable_prefix_caching=False, logprobs_mode="processed_logprobs", generation_config="vllm",
+        )  # fmt: skip
+    prompts = [{"prompt_token_ids": prompt} for prompt in work.prompts]
+
+    def run(seed: int) -> list[int]:
+        requests = [
+            Request(max_tokens=n, seed=seed + i, logprobs=0, detokenize=False, ignore_eos=True)
+            for i, n in enumerate(work.limits)
+        ]
+        return [len(answer.outputs[0].token_ids) for answer in engine.generate(prompts, requests, use_tqdm=False)]
+
+    yield run
+
+
+@contextlib.contextmanager
+def server_engine(model: Any, work: Work, options: argparse.Namespace) -> Iterator[Engine]:
+    """Yield one vLLM server over HTTP, all requests at once, in the form in which the backend sends them."""
+    import httpx
+    from rltoolkit.rollout.servers.launch import LaunchOptions, ServerFleet
+
+    from rltoolkit.rollout.engine import EngineOptions
+    from rltoolkit.rollout.vllm_sampling import sampling_fields
+
+    on_gpu = model.device.type == "cuda"
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        save(model, folder)
+        fleet = ServerFleet(
+            LaunchOptions(
+                model=folder, python=sys.executable, ports=(free_port(),), devices=(0,) if on_gpu else (),
+                engine=EngineOptions(
+                    dtype=str(model.dtype).removeprefix("torch."), gpu_memory_utilization=options.memory_share,
+                    args=("--no-enable-prefix-caching",),
+                ),
+                log_dir=Path(folder) / "logs",
+            )
+        )  # fmt: skip
+        stack.enter_context(fleet)
+        fleet.start()
+        fleet.wait_until_healthy()
+        limits = httpx.Limits(max_connections=len(work.prompts), max_keepalive_connections=len(work.prompts))
+        client = stack.enter_context(httpx.Client(base_url=fleet.urls[0], timeout=600, limits=limits))
+        pool = stack.enter_context(ThreadPoolExecutor(len(work.prompts)))
+
+        def ask(i: int, seed: int) -> int:
+            fields = sampling_fields(SamplingParams(max_new_tokens=work.limits[i]), 1, seed + i, (2,))
+            fields |= {"stop_token_ids": [], "ignore_eos": True, "logprobs": 0, "return_token_ids": True}
+            answer = client.post("/v1/completions", json={"model": "policy", "prompt": work.prompts[i], **fields})
+            return len(answer.raise_for_status().json()["choices"][0]["token_ids"])
+
+        yield lambda seed: list(pool.map(ask, range(len(work.prompts)), [seed] * len(work.prompts)))
+
+
+def save(model: Any, folder: str) -> None:
+    """Write the model with a tokenizer that has a word for each of its tokens, which vLLM wants to see."""
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    model.save_pretrained(folder)
+    words = Tokenizer(models.WordLevel({f"t{i}": i for i in range(model.config.vocab_size)}, unk_token="t0"))
+    PreTrainedTokenizerFast(tokenizer_object=words, unk_token="t0").save_pretrained(folder)
+
+
+def free_port() -> int:
+    """Ask the system for a port."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+ENGINES = {
+    "transformers generate": generate_engine,
+    "transformers continuous batching": continuous_engine,
+    "TransformersBackend": backend_engine,
+    "vLLM in process": vllm_engine,
+    "vLLM server": server_engine,
+}
+NEEDS_VLLM = {"vLLM in process", "vLLM server"}
+
+
+def measure(model: Any, work: Work, options: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """Time all engines in turn; seconds of each repetition, or what kept an engine from giving a number."""
+    outcomes: dict[str, dict[str, Any]] = {name: {"seconds": []} for name in ENGINES}
+    running: dict[str, Engine] = {}
+    with contextlib.ExitStack() as stack:
+        for name, make in ENGINES.items():
+            if name in NEEDS_VLLM and importlib.util.find_spec("vllm") is None:
+                outcomes[name] = {"outcome": NOT_INSTALLED}
+                continue
+            try:
+                running[name] = stack.enter_context(make(model, work, options))
+            except Exception as error:  # noqa: BLE001  a foreign engine may raise anything; the others are still measured
+                outcomes[name] = failed(error)
+        for repetition in range(options.repetitions + 1):  # the first one warms up
+            for name in list(running):
+                try:
+                    seconds = timed(running[name], repetition, work)
+                except Exception as error:  # noqa: BLE001  see above
+                    outcomes[name] = failed(error)
+                    del running[name]
+                    continue
+                if repetition:
+                    outcomes[name]["seconds"].append(seconds)
+    return outcomes
+
+
+def failed(error: Exception) -> dict[str, Any]:
+    """Record an engine that gave no number."""
+    return {"outcome": f"failed: {type(error).__name__}: {error}"[:500]}
+
+
+def timed(engine: Engine, seed: int, work: Work) -> float:
+    """Let an engine draw everything once; return its seconds. RuntimeError if it drew other lengths."""
+    synchronize()
+    begun = time.perf_counter()
+    lengths = engine(seed)
+    synchronize()
+    seconds = time.perf_counter() - begun
+    if lengths != work.limits:
+        raise RuntimeError(f"drew {sum(lengths)} tokens in all, not the {work.tokens} asked for, or other lengths")
+    return seconds
+
+
+def summary(outcome: dict[str, Any], tokens: int, ceiling: float) -> dict[str, Any]:
+    """Turn an engine's seconds into rates with their spread; an outcome without seconds stays as it is."""
+    if "seconds" not in outcome:
+        return outcome
+    rates = sorted(tokens / seconds for seconds in outcome["seconds"])
+    median = statistics.median(rates)
+    return {
+        "outcome": "measured",
+        "tokens_per_second": {"median": round(median), "min": round(rates[0]), "max": round(rates[-1])},
+        "fraction_of_ceiling": round(median / ceiling, 4),
+    }
+
+
+def build(size: Size) -> Any:
+    """Make the model with random weights, in bfloat16, on the GPU if there is one."""
+    torch.manual_seed(0)
+    config = Qwen2Config(bos_token_id=None, eos_token_id=None, pad_token_id=None, **size.shape)
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        model = Qwen2ForCausalLM(config).to(torch.bfloat16).eval()
+    model.generation_config = GenerationConfig()
+    return model
+
+
+def main() -> None:
+    """Measure, write the JSON, print a short table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=SIZES, default="0.5b")
+    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--batch-tokens", type=int, default=1 << 20, help="of the TransformersBackend; one batch")
+    parser.add_argument("--memory-share", type=float, default=0.25, help="of the device, for each engine with a pool")
+    parser.add_argument("--out", type=Path, default=RESULT)
+    options = parser.parse_args()
+    size = SIZES[options.size]
+    work, model = make_work(size), build(size)
+    bandwidth = copy_bandwidth(model.device, size.copied_bytes)
+    traffic = decode_traffic(model)
+    ceiling = ceiling_tokens_per_second(work, traffic, bandwidth)
+    outcomes = measure(model, work, options)
+    record = {
+        "command": "python benchmarks/gpu/rollout.py " + " ".join(sys.argv[1:]),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "versions": collect_versions(),
+        "options": {key: str(value) for key, value in vars(options).items() if key != "out"},
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "dtype": str(model.dtype),
+        "prompts": {"count": len(work.prompts), "tokens": extent([len(p) for p in work.prompts])},
+        "answers": {"tokens": work.tokens, "lengths": extent(work.limits)},
+        "copy_gb_per_second": round(bandwidth / 1e9, 1),
+        "traffic": asdict(traffic),
+        "ceiling_tokens_per_second": round(ceiling),
+        "engines": {name: summary(outcome, work.tokens, ceiling) for name, outcome in outcomes.items()},
+    }
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    print(f"ceiling {ceiling:.0f} tokens/s at {bandwidth / 1e9:.0f} GB/s of copying")
+    for name, row in record["engines"].items():
+        rate = row.get("tokens_per_second")
+        said = f"{rate['median']} tokens/s, {row['fraction_of_ceiling']:.2%}" if rate else row["outcome"]
+        print(f"{name:34} {said}")
+    print(f"written: {options.out}")
+
+
+def extent(values: Sequence[int]) -> dict[str, float]:
+    """Return the shortest, the median and the longest."""
+    return {"min": min(values), "median": statistics.median(values), "max": max(values)}
+
+
+if __name__ == "__main__":
+    main()
