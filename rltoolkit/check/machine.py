@@ -49,9 +49,20 @@ def machine_findings(loaded: LoadedRecipe, machine: Machine) -> Iterator[Finding
     elif loaded.recipe.launch.processes > machine.gpus and not _use_cpu(loaded):
         found = f"is {loaded.recipe.launch.processes}, and this machine has {machine.gpus} GPU(s)"
         yield Finding("launch.processes", found, remedy="lower it, or start on a larger machine")
-    if loaded.recipe.rollout.backend == "vllm" and loaded.recipe.method != "sft" and not machine.vllm:
-        remedy = "install the extra (pip install 'rltoolkit[vllm]'), or set rollout.backend=transformers"
-        yield Finding("rollout.backend", "is vllm, which is not installed", remedy=remedy)
+    backend = loaded.recipe.rollout.backend
+    if backend in ("vllm", "trl-vllm") and samples(loaded) and not machine.vllm:
+        remedy = (
+            "install the extra (pip install 'rltoolkit[vllm]'), or set rollout.backend=vllm-server, whose servers may "
+            "have an environment of their own, or rollout.backend=transformers"
+        )
+        yield Finding("rollout.backend", f"is {backend}, and vLLM is not installed here", remedy=remedy)
+
+
+def samples(loaded: LoadedRecipe) -> bool:
+    """Whether the run asks a rollout backend at all: a supervised one does so only to measure accuracy."""
+    recipe = loaded.recipe
+    measured = recipe.sft is not None and recipe.sft.until_accuracy is not None
+    return recipe.method != "sft" or bool(recipe.eval.tasks) or measured
 
 
 def gpu_reasons(loaded: LoadedRecipe) -> list[tuple[str, str]]:
@@ -62,6 +73,8 @@ def gpu_reasons(loaded: LoadedRecipe) -> list[tuple[str, str]]:
         reasons.append(("model.quantization", f"is {recipe.model.quantization}, which needs a GPU"))
     if (recipe.model.attn_implementation or "").startswith("flash_attention"):
         reasons.append(("model.attn_implementation", f"is {recipe.model.attn_implementation}, which needs a GPU"))
+    if recipe.rollout.backend == "trl-vllm":
+        reasons.append(("rollout.backend", "is trl-vllm, which needs a GPU"))
     for section in used_sections(loaded):
         reasons += _precision_reasons(section, section_values(loaded, section))
     if recipe.launch.accelerate_config is not None:

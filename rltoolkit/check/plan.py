@@ -11,6 +11,8 @@ from rltoolkit.check.model import DTYPE_BYTES, ModelFacts
 from rltoolkit.check.model_shape import ModelShape
 from rltoolkit.recipe.accelerate_config import read_accelerate_config
 from rltoolkit.recipe.load import LoadedRecipe
+from rltoolkit.recipe.schema import RolloutSection
+from rltoolkit.rollout.engine import IN_PROCESS_GPU_SHARE
 
 # Sections of transformers' optimiser names that change the size of the states.
 _OPTIMISERS = ("paged_adamw_8bit", "adamw_8bit", "adafactor", "sgd")
@@ -78,6 +80,22 @@ def table(estimate: MemoryEstimate) -> list[str]:
     lines = [f"{item.name:<{width}}  {item.gibibytes:9.3f} GiB  ({', '.join(item.phases)})" for item in items]
     sums = ", ".join(f"{phase} {estimate.phase_gib(phase):.3f}" for phase in estimate.phases)
     return [*lines, f"sums: {sums}", f"peak: {estimate.peak_gib:.3f} GiB per process, in {estimate.peak_phase}"]
+
+
+def beside_the_trainer(rollout: RolloutSection, device: str) -> list[str]:
+    """What a rollout backend takes of the machine beside the trainer, as lines; transformers is in the estimate."""
+    engine = rollout.engine
+    if rollout.backend == "trl-vllm":
+        return ["vLLM takes train.vllm_gpu_memory_utilization of each GPU beside this, unless it runs elsewhere"]
+    if rollout.backend == "vllm" and device == "cpu":
+        return [f"vLLM takes its own copy of the weights and {engine.cpu_cache_gib} GiB for its cache beside this"]
+    if rollout.backend == "vllm":
+        share = IN_PROCESS_GPU_SHARE if engine.gpu_memory_utilization is None else engine.gpu_memory_utilization
+        text = f"vLLM takes {share:.0%} of each GPU beside this"
+        return [f"{text}, given back while training" if engine.sleep else text]
+    if rollout.backend == "vllm-server":
+        return ["vLLM servers on this machine take their memory beside this"]
+    return []
 
 
 def _common(loaded: LoadedRecipe, config: Any, facts: ModelFacts) -> dict[str, Any]:

@@ -218,10 +218,8 @@ class _Check:
             return
         estimate = estimate_memory(shape, plan_)
         lines = plan.table(estimate)
-        if self.loaded.recipe.rollout.backend == "vllm" and plan_.scores:
-            lines.append(
-                "vLLM takes train.vllm_gpu_memory_utilization of each GPU beside this, unless it runs elsewhere"
-            )
+        if plan_.scores:
+            lines += plan.beside_the_trainer(self.loaded.recipe.rollout, plan_.device)
         self.report.part(f"{title} (one process; libraries and fragmentation not counted)", lines)
         fits_here = (plan_.device == "cuda") == (self.machine.gpus > 0)
         if fits_here and estimate.peak_gib > self.machine.memory_gib:

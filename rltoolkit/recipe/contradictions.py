@@ -10,10 +10,42 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from rltoolkit.recipe import paths, schema
 from rltoolkit.recipe.accelerate_config import read_accelerate_config
 from rltoolkit.recipe.problems import RefusedError, did_you_mean
+
+# Flags of a vLLM server that `rltoolkit serve` sets, and what stands in a recipe for each ("": nothing does).
+SERVER_FLAGS: dict[str, str] = {
+    "--model": "model.name_or_path",
+    "--dtype": "rollout.engine.dtype",
+    "--max-model-len": "rollout.engine.max_model_len",
+    "--tensor-parallel-size": "rollout.engine.tensor_parallel",
+    "-tp": "rollout.engine.tensor_parallel",
+    "--gpu-memory-utilization": "rollout.engine.gpu_memory_utilization",
+    "--enforce-eager": "rollout.engine.enforce_eager",
+    "--enable-lora": "model.lora",
+    "--max-lora-rank": "model.lora.r",
+    "--max-loras": "",
+    "--host": "rollout.servers.host",
+    "--port": "rollout.servers.port",
+    "--served-model-name": "",
+    "--generation-config": "",
+    "--logprobs-mode": "",
+    "--worker-extension-cls": "",
+    "--api-key": "",
+}
+
+# The place in a recipe for what TRL's own integration calls so in `train`.
+OF_TRLS_VLLM: dict[str, str] = {
+    "vllm_gpu_memory_utilization": "rollout.engine.gpu_memory_utilization",
+    "vllm_max_model_length": "rollout.engine.max_model_len",
+    "vllm_tensor_parallel_size": "rollout.engine.tensor_parallel",
+    "vllm_enable_sleep_mode": "rollout.engine.sleep",
+    "vllm_server_base_url": "rollout.servers.urls",
+    "vllm_server_timeout": "rollout.servers.wait_s",
+}
 
 
 @dataclass(frozen=True)
@@ -190,6 +222,113 @@ def columns_are_named(draft: Draft) -> Iterator[Finding]:
                 yield Finding(f"{section}.{key}", "missing", remedy=f"give {help_text}")
 
 
+def servers_are_named(draft: Draft) -> Iterator[Finding]:
+    """Backend vllm-server knows whom to ask."""
+    rollout = draft.sections.get("rollout")
+    if rollout is not None and rollout.backend == "vllm-server" and not rollout.servers.urls:
+        remedy = f"start them by `rltoolkit serve {draft.recipe_path}`, and give the URLs that it prints"
+        yield Finding(
+            "rollout.servers.urls", "is empty for backend vllm-server", remedy=remedy, rests_on=("rollout.backend",)
+        )
+
+
+def server_urls_are_right(draft: Draft) -> Iterator[Finding]:
+    """A server's URL is a scheme, a host and a port; no server is named twice."""
+    rollout = draft.sections.get("rollout")
+    seen: dict[tuple[str, str, int], str] = {}
+    for url in rollout.servers.urls if rollout is not None else ():
+        try:
+            place = server_place(url)
+        except RefusedError as refusal:
+            yield Finding("rollout.servers.urls", refusal.found, refusal.expected, refusal.remedy)
+            continue
+        if place in seen:
+            found = f"names {url!r} after {seen[place]!r}, which is the same server"
+            yield Finding("rollout.servers.urls", found, remedy="name each server once")
+        seen.setdefault(place, url)
+
+
+def server_place(url: str) -> tuple[str, str, int]:
+    """(scheme, host, port) of a server's URL; raises RefusedError for anything else than these three."""
+    expected = "such as http://127.0.0.1:8100"
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise RefusedError(f"names {url!r} ({error})", expected=expected) from error
+    if parts.scheme not in ("http", "https"):
+        bare = url.partition("://")[2] or url
+        raise RefusedError(f"names {url!r} without http:// or https://", remedy=f"write 'http://{bare}'")
+    if not host or port == 0 or parts.username is not None or any(letter.isspace() for letter in url):
+        raise RefusedError(f"names {url!r}", expected=expected, remedy="give scheme, host and port")
+    if parts.path or parts.query or parts.fragment:
+        remedy = f"write '{parts.scheme}://{parts.netloc}'; paths such as /v1 are added where they belong"
+        raise RefusedError(f"names {url!r}, which has a path", remedy=remedy)
+    return parts.scheme, host, port or (443 if parts.scheme == "https" else 80)
+
+
+def backend_fits(draft: Draft) -> Iterator[Finding]:
+    """TRL's integration is RLSP's, on a GPU, with settings of its own."""
+    rollout, key = draft.sections.get("rollout"), "rollout.backend"
+    if rollout is None or rollout.backend != "trl-vllm":
+        return
+    if draft.method not in (None, "rlsp"):
+        yield Finding(key, f"is trl-vllm for method {draft.method}", remedy="set rollout.backend=vllm or vllm-server")
+    if draft.train().get("use_cpu") is True:
+        remedy = "set rollout.backend=vllm or vllm-server, which run on a CPU, too"
+        yield Finding(key, "is trl-vllm with train.use_cpu: true", remedy=remedy, rests_on=("train.use_cpu",))
+    if rollout.engine != schema.EngineSection():
+        remedy = "set train.vllm_gpu_memory_utilization and its like, or rollout.backend=vllm"
+        yield Finding("rollout.engine", "is given for backend trl-vllm, which does not read it", remedy=remedy)
+
+
+def engine_fits(draft: Draft) -> Iterator[Finding]:
+    """An engine has one place for each setting, and room for what is asked of it."""
+    rollout = draft.sections.get("rollout")
+    if rollout is None or rollout.backend not in ("vllm", "vllm-server"):
+        return
+    engine = rollout.engine
+    needed = rollout.max_prompt_tokens + rollout.max_new_tokens
+    if engine.max_model_len is not None and engine.max_model_len < needed:
+        found = f"is {engine.max_model_len}, less than rollout.max_prompt_tokens + rollout.max_new_tokens = {needed}"
+        yield Finding("rollout.engine.max_model_len", found, remedy=f"give at least {needed}, or null")
+    if rollout.backend == "vllm" and engine.tensor_parallel > 1:
+        found = f"is {engine.tensor_parallel} for backend vllm, where each process samples on its own GPU"
+        yield Finding("rollout.engine.tensor_parallel", found, remedy="set it to 1, or rollout.backend=vllm-server")
+    if rollout.backend == "vllm" and engine.args:
+        remedy = "remove them, or set rollout.backend=vllm-server"
+        yield Finding("rollout.engine.args", "are flags of a server, given for backend vllm", remedy=remedy)
+    for name in (name for name in draft.train() if name.startswith("vllm_")):
+        instead = OF_TRLS_VLLM.get(name)
+        remedy = f"set {instead}" if instead else "remove it, or set rollout.backend=trl-vllm"
+        yield Finding(f"train.{name}", f"is of TRL's own vLLM, not of backend {rollout.backend}", remedy=remedy)
+
+
+def server_flags_are_free(draft: Draft) -> Iterator[Finding]:
+    """No flag that `rltoolkit serve` sets itself."""
+    rollout = draft.sections.get("rollout")
+    for flag in rollout.engine.args if rollout is not None else ():
+        name = flag.partition("=")[0].replace("_", "-")
+        if name in SERVER_FLAGS:
+            instead = SERVER_FLAGS[name]
+            remedy = f"set {instead}" if instead else "remove it: sampling and sync rest on its value"
+            yield Finding("rollout.engine.args", f"has {name}, which `rltoolkit serve` sets", remedy=remedy)
+
+
+def devices_fit(draft: Draft) -> Iterator[Finding]:
+    """Every device serves once, and each server has as many as share a model."""
+    rollout, key = draft.sections.get("rollout"), "rollout.servers.devices"
+    if rollout is None or not rollout.servers.devices:
+        return
+    devices, shared = rollout.servers.devices, rollout.engine.tensor_parallel
+    if min(devices) < 0 or len(set(devices)) < len(devices):
+        yield Finding(key, f"is {list(devices)}", "numbers of GPUs, each once", "such as [0, 1]")
+    elif len(devices) % shared:
+        found = f"names {len(devices)} GPUs, no multiple of rollout.engine.tensor_parallel, which is {shared}"
+        remedy = "name as many as the servers can share evenly"
+        yield Finding(key, found, remedy=remedy, rests_on=("rollout.engine.tensor_parallel",))
+
+
 RULES: tuple[Rule, ...] = (
     method_needs,
     one_train_section,
@@ -202,4 +341,12 @@ RULES: tuple[Rule, ...] = (
     files_exist,
     launch_fits,
     columns_are_named,
+    servers_are_named,
+    server_urls_are_right,
+    backend_fits,
+    engine_fits,
+    server_flags_are_free,
+    devices_fit,
 )
+# Whoever starts the servers does not need to be told where they are.
+SERVING_RULES: tuple[Rule, ...] = tuple(rule for rule in RULES if rule is not servers_are_named)

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from rltoolkit.recipe.contradictions import RULES, Draft, Finding
+from rltoolkit.recipe.contradictions import RULES, Draft, Finding, Rule
 from rltoolkit.recipe.known import known_keys
 from rltoolkit.recipe.option_findings import option_findings
 from rltoolkit.recipe.overrides import apply_overrides
@@ -47,8 +47,10 @@ class LoadedRecipe:
         return RecipeProblem(where, finding.key, finding.found, finding.expected, finding.remedy)
 
 
-def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> LoadedRecipe:
+def load_recipe(path: str | Path, overrides: Sequence[str] = (), *, rules: Sequence[Rule] = RULES) -> LoadedRecipe:
     """Read and check a recipe; `overrides` are texts such as "rollout.temperature=0.7".
+
+    `rules` are the contradictions to look for: a command that uses only a part of a recipe may leave some out.
 
     Raises RecipeError with all mistakes of the recipe's own sections. `train:` is checked later, against
     the method's config class (`rltoolkit.recipe.train_section`). Nothing heavy is imported.
@@ -63,7 +65,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> LoadedRecipe
     findings, bad = _schema_findings(data)
     plugin_findings = list(_plugin_findings(data, bad))
     draft = _draft(data, [*bad, *(tuple(f.key.split(".")) for f in plugin_findings)], recipe_path)
-    for rule in RULES:
+    for rule in rules:
         findings += [f for f in rule(draft) if not any(_touches(key, bad) for key in (f.key, *f.rests_on))]
     for finding in _without_echoes([*findings, *plugin_findings]):
         place = _where(tuple(finding.key.split(".")), str(path), source.lines, set_here)

@@ -9,9 +9,10 @@ from typing import Any
 
 from rltoolkit.recipe.load import LoadedRecipe
 from rltoolkit.recipe.schema import Recipe
+from rltoolkit.recipe.yaml_source import KeyPath
 
-# Where a run is written and how many processes share it do not make it another run.
-_NO_IDENTITY = ("output_dir", "launch")
+# Where a run is written, how many processes share it and which servers answer do not make it another run.
+_NO_IDENTITY: tuple[KeyPath, ...] = (("output_dir",), ("launch",), ("rollout", "servers"))
 
 
 def resolved_dict(recipe: Recipe) -> dict[str, Any]:
@@ -20,8 +21,13 @@ def resolved_dict(recipe: Recipe) -> dict[str, Any]:
 
 
 def recipe_hash(recipe: Recipe) -> str:
-    """Hex digest of everything that makes two runs the same run; `output_dir` and `launch` do not count."""
-    content = {key: value for key, value in resolved_dict(recipe).items() if key not in _NO_IDENTITY}
+    """Hex digest of everything that makes two runs the same run; the keys of `_NO_IDENTITY` do not count."""
+    content = resolved_dict(recipe)
+    for *sections, key in _NO_IDENTITY:
+        inner = content
+        for section in sections:
+            inner = inner[section]
+        del inner[key]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -30,6 +36,10 @@ def output_dir_of(loaded: LoadedRecipe) -> Path:
     recipe = loaded.recipe
     if recipe.output_dir is not None:
         return Path(recipe.output_dir).expanduser()
-    changed = any(path[0] not in _NO_IDENTITY for path in loaded.overrides)
+    changed = any(not _is_below(path, _NO_IDENTITY) for path in loaded.overrides)
     suffix = f"-{recipe_hash(recipe)[:6]}" if changed else ""
     return Path("runs") / f"{loaded.path.stem}{suffix}"
+
+
+def _is_below(path: KeyPath, sections: tuple[KeyPath, ...]) -> bool:
+    return any(path[: len(section)] == section for section in sections)

@@ -276,6 +276,14 @@ class RewardsSection(Section):
 # --- the rest ----------------------------------------------------------------------------------------------
 
 
+def _without_last_slash(value: object) -> object:
+    """http://host:1/ and http://host:1 are the same address."""
+    if isinstance(value, list):
+        return tuple(item.rstrip("/") if isinstance(item, str) else item for item in value)
+    return value
+
+
+Urls = Annotated[tuple[str, ...], BeforeValidator(_without_last_slash)]
 Ints = Annotated[tuple[int, ...], BeforeValidator(list_to_tuple)]
 
 
@@ -302,7 +310,7 @@ class EngineSection(Section):
 class ServersSection(Section):
     """The vLLM servers that backend vllm-server asks, and how `rltoolkit serve` starts them."""
 
-    urls: Annotated[Texts, Field(description="such as [http://127.0.0.1:8100], as `rltoolkit serve` prints them")] = ()
+    urls: Annotated[Urls, Field(description="such as [http://127.0.0.1:8100], as `rltoolkit serve` prints them")] = ()
     request_timeout_s: Annotated[float, Field(gt=0.0, description="seconds that one request may take")] = 600.0
     retries: Annotated[int, Field(ge=0, description="times that a failed request is asked again")] = 3
     wait_s: Annotated[float, Field(ge=0.0, description="seconds that all servers may be away")] = 300.0

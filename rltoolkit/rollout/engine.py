@@ -4,7 +4,13 @@ from dataclasses import dataclass
 
 from rltoolkit.errors import RolloutError
 
-__all__ = ["LORA_RANKS", "EngineOptions"]
+__all__ = ["IN_PROCESS_GPU_SHARE", "LORA_RANKS", "SERVER_GPU_SHARE", "EngineOptions"]
+
+IN_PROCESS_GPU_SHARE = 0.3
+"""Fraction of a GPU that vLLM takes beside a trainer, unless told otherwise."""
+
+SERVER_GPU_SHARE = 0.9
+"""Fraction of a GPU that a server takes, which has it for itself."""
 
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """The values that vLLM takes for the largest rank of an adapter."""
@@ -17,7 +23,7 @@ class EngineOptions:
     dtype: str = "auto"
     """float32, bfloat16, float16, or auto for what the model was saved in."""
     gpu_memory_utilization: float | None = None
-    """Fraction of a GPU's memory; None is 0.3 beside a trainer in one process, 0.9 for a server."""
+    """Fraction of a GPU's memory; None is 0.3 beside a trainer, 0.9 on a server."""
     max_model_len: int | None = None
     """Most tokens of prompt and answer together; None is the model's own limit."""
     tensor_parallel: int = 1

@@ -65,9 +65,34 @@ def test_more_processes_than_gpus(load) -> None:
     assert keys(load("launch.processes=3"), GPU) == []
 
 
-def test_vllm_that_is_not_installed(load) -> None:
-    assert keys(load("rollout.backend=vllm"), CPU) == ["rollout.backend"]
-    assert keys(load("rollout.backend=vllm"), GPU) == []
+@pytest.mark.parametrize(
+    ("overrides", "on_cpu", "on_gpu"),
+    [
+        (["rollout.backend=vllm"], ["vLLM is not installed here"], []),
+        (["rollout.backend=vllm-server", "rollout.servers.urls=['http://far:1']"], [], []),
+        (["rollout.backend=trl-vllm", "train={bf16: false}"], ["no GPU", "not installed here"], []),
+        (["method=sft", "sft={data: {path: 'embedded:countdown'}}", "rollout.backend=vllm"], [], []),
+        (
+            [
+                "method=sft",
+                "sft={data: {path: 'embedded:countdown'}}",
+                "rollout.backend=vllm",
+                "eval.tasks=[countdown]",
+            ],
+            ["vLLM is not installed here"],
+            [],
+        ),
+    ],
+)
+def test_a_backend_that_this_machine_cannot_run(
+    load, overrides: list[str], on_cpu: list[str], on_gpu: list[str]
+) -> None:
+    for machine, expected in ((CPU, on_cpu), (GPU, on_gpu)):
+        found = list(machine_findings(load(*overrides), machine))
+        assert len(found) == len(expected)
+        for finding, text in zip(found, expected, strict=True):
+            assert finding.key == "rollout.backend"
+            assert text in finding.found
 
 
 def test_training_is_refused_with_the_line_and_what_to_do(load) -> None:

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from rltoolkit.recipe import RecipeError, load_recipe
+from rltoolkit.recipe.contradictions import OF_TRLS_VLLM, SERVER_FLAGS, SERVING_RULES
+from rltoolkit.recipe.known import known_keys
 
 RLSP = """\
 method: rlsp
@@ -20,14 +22,19 @@ sft: {data: {path: some/data, prompt: "{q}", completion: a}}
 """
 
 
-def keys(tmp_path: Path, text: str, *overrides: str) -> list[str]:
+def problems(tmp_path: Path, text: str, *overrides: str) -> list[tuple[str, str]]:
+    """The key and the message of each mistake."""
     path = tmp_path / "r.yaml"
     path.write_text(text)
     try:
         load_recipe(path, overrides)
     except RecipeError as error:
-        return [problem.key for problem in error.problems]
+        return [(problem.key, str(problem)) for problem in error.problems]
     return []
+
+
+def keys(tmp_path: Path, text: str, *overrides: str) -> list[str]:
+    return [key for key, _ in problems(tmp_path, text, *overrides)]
 
 
 def test_the_bases_are_fine(tmp_path: Path) -> None:
@@ -116,3 +123,101 @@ def test_sharded_weights_are_refused_where_the_critic_lives_in_the_model(
 def test_an_accelerate_config_that_is_none(tmp_path: Path, content: str) -> None:
     (tmp_path / "accelerate.yaml").write_text(content)
     assert keys(tmp_path, RLSP, "launch.accelerate_config=accelerate.yaml") == ["launch.accelerate_config"]
+
+
+SERVER = ("rollout.backend=vllm-server", "rollout.servers.urls=['http://127.0.0.1:8100']")
+
+
+def test_servers_without_urls_are_refused_but_for_whoever_starts_them(tmp_path: Path) -> None:
+    [(key, message)] = problems(tmp_path, RLSP, "rollout.backend=vllm-server")
+    assert key == "rollout.servers.urls"
+    assert f"`rltoolkit serve {tmp_path / 'r.yaml'}`" in message
+    load_recipe(tmp_path / "r.yaml", ["rollout.backend=vllm-server"], rules=SERVING_RULES)
+
+
+@pytest.mark.parametrize(
+    ("urls", "says"),
+    [
+        ("[localhost:8100]", ["write 'http://localhost:8100'"]),
+        ("[127.0.0.1:8100]", ["write 'http://127.0.0.1:8100'"]),
+        ("['ftp://a:1']", ["write 'http://a:1'"]),
+        ("['http://a:1/v1']", ["write 'http://a:1'; paths such as /v1"]),
+        ("['http://a:1?x=1']", ["which has a path"]),
+        ("['http://a:99999']", ["Port out of range"]),
+        ("['http://a:b']", ["Port could not be cast"]),
+        ("['http://:8100']", ["give scheme, host and port"]),
+        ("['http://me:secret@a:1']", ["give scheme, host and port"]),
+        ("['http://[::1:8100']", ["Invalid IPv6 URL"]),
+        ("['http://a b:1']", ["give scheme, host and port"]),
+        ("['http://a:1', 'http://A:1/']", ["after 'http://a:1', which is the same server"]),
+        ("['http://a', 'http://a:80']", ["which is the same server"]),
+        ("[a:1, b:2, 'http://c:3/v1']", ["'a:1' without", "'b:2' without", "'http://c:3/v1', which has a path"]),
+    ],
+)
+def test_urls_that_are_none(tmp_path: Path, urls: str, says: list[str]) -> None:
+    """Also for another backend: the mistake would wait for the day that it is switched."""
+    for backend in ("vllm-server", "transformers"):
+        found = problems(tmp_path, RLSP, f"rollout.backend={backend}", f"rollout.servers.urls={urls}")
+        assert len(found) == len(says)
+        for (key, message), text in zip(found, says, strict=True):
+            assert key == "rollout.servers.urls"
+            assert text in message
+
+
+@pytest.mark.parametrize("urls", ["['http://a:1', 'https://a:1']", "['http://[::1]:8100/', 'http://gpu-7.local:80']"])
+def test_urls_that_are_fine(tmp_path: Path, urls: str) -> None:
+    assert keys(tmp_path, RLSP, "rollout.backend=vllm-server", f"rollout.servers.urls={urls}") == []
+    loaded = load_recipe(tmp_path / "r.yaml", [f"rollout.servers.urls={urls}"])
+    assert not [url for url in loaded.recipe.rollout.servers.urls if url.endswith("/")]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["rollout.backend=trl-vllm"], ["rollout.backend"]),  # the recipe says use_cpu
+        (["rollout.backend=trl-vllm", "train={}"], []),
+        (["rollout.backend=trl-vllm", "train={}", "rollout.engine.tensor_parallel=2"], ["rollout.engine"]),
+        (["rollout.backend=vllm", "rollout.engine={tensor_parallel: 2}"], ["rollout.engine.tensor_parallel"]),
+        ([*SERVER, "rollout.engine={tensor_parallel: 2}"], []),
+        (["rollout.backend=vllm", "rollout.engine.args=[--seed=1]"], ["rollout.engine.args"]),
+        ([*SERVER, "rollout.engine.args=[--max-num-seqs, '9']"], []),
+        ([*SERVER, "rollout.engine.args=[--port=9, --max_model_len, '9', -tp]"], ["rollout.engine.args"] * 3),
+        ([*SERVER, "rollout.engine.max_model_len=767"], ["rollout.engine.max_model_len"]),
+        ([*SERVER, "rollout.engine.max_model_len=768"], []),
+        (["rollout.engine.max_model_len=7"], []),
+        ([*SERVER, "train.vllm_mode=server"], ["train.vllm_mode"]),
+        (["rollout.backend=vllm", "train.vllm_tensor_parallel_size=2"], ["train.vllm_tensor_parallel_size"]),
+        ([*SERVER, "rollout.servers.devices=[0, 0]"], ["rollout.servers.devices"]),
+        ([*SERVER, "rollout.servers.devices=[-1]"], ["rollout.servers.devices"]),
+        (
+            [*SERVER, "rollout.servers.devices=[0, 1, 2]", "rollout.engine.tensor_parallel=2"],
+            ["rollout.servers.devices"],
+        ),
+        ([*SERVER, "rollout.servers.devices=[2, 3]", "rollout.engine.tensor_parallel=2"], []),
+        ([*SERVER, "rollout.servers.devices=[]"], []),
+    ],
+)
+def test_settings_of_a_backend_that_it_cannot_follow(tmp_path: Path, overrides: list[str], expected: list[str]) -> None:
+    assert keys(tmp_path, RLSP, *overrides) == expected
+
+
+def test_trls_own_vllm_is_for_rlsp(tmp_path: Path) -> None:
+    assert keys(tmp_path, SFT, "rollout.backend=trl-vllm") == ["rollout.backend"]
+
+
+def test_all_mistakes_of_the_rollout_come_at_once(tmp_path: Path) -> None:
+    wrong = ["rollout.servers={urls: [a:1], port: 0, retries: -1, wait_s: x}", "rollout.engine={dtype: int8, args: 3}"]
+    assert sorted(keys(tmp_path, RLSP, "rollout.backend=vllm-server", *wrong)) == [
+        "rollout.engine.args",
+        "rollout.engine.dtype",
+        "rollout.servers.port",
+        "rollout.servers.retries",
+        "rollout.servers.urls",
+        "rollout.servers.wait_s",
+    ]
+
+
+def test_the_keys_that_are_suggested_are_keys() -> None:
+    suggested = {key for key in (*SERVER_FLAGS.values(), *OF_TRLS_VLLM.values()) if key}
+    assert len(suggested) > 9
+    assert suggested <= set(known_keys())

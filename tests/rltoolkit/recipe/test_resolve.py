@@ -41,13 +41,16 @@ def test_a_default_written_out_is_the_same_recipe(load) -> None:
     assert recipe_hash(load("rollout.temperature=1.0").recipe) == recipe_hash(load().recipe)
 
 
-@pytest.mark.parametrize("override", ["output_dir=elsewhere", "launch.processes=4"])
+@pytest.mark.parametrize(
+    "override", ["output_dir=elsewhere", "launch.processes=4", "rollout.servers.urls=['http://a:1']"]
+)
 def test_where_and_on_what_it_runs_is_no_identity(load, override: str) -> None:
     assert recipe_hash(load(override).recipe) == recipe_hash(load().recipe)
 
 
 @pytest.mark.parametrize(
-    "override", ["seed=1", "train.learning_rate=1e-6", "model.dtype=bfloat16", "rewards.outcome.box=first"]
+    "override",
+    ["seed=1", "train.learning_rate=1e-6", "model.dtype=bfloat16", "rewards.outcome.box=first", "rollout.backend=vllm"],
 )
 def test_everything_else_is(load, override: str) -> None:
     assert recipe_hash(load(override).recipe) != recipe_hash(load().recipe)
@@ -56,6 +59,7 @@ def test_everything_else_is(load, override: str) -> None:
 def test_the_run_folder_follows_the_recipe_and_its_overrides(load) -> None:
     assert output_dir_of(load()) == Path("runs/my-run")
     assert output_dir_of(load("launch.processes=2")) == Path("runs/my-run")
+    assert output_dir_of(load("rollout.servers.port=9000")) == Path("runs/my-run")
     assert output_dir_of(load("output_dir=a/b", "seed=3")) == Path("a/b")
     changed = output_dir_of(load("seed=3"))
     assert changed == Path(f"runs/my-run-{recipe_hash(load('seed=3').recipe)[:6]}")
