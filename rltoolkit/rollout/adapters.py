@@ -1,0 +1,306 @@
+"""LoRA adapters of a policy: what they are, their weights merged into copies, their folders.
+
+Nothing here changes the module it is given: a trainer goes on with it.
+"""
+
+import copy
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rltoolkit.errors import RolloutError
+
+__all__ = [
+    "ADAPTER_CONFIG",
+    "AdapterFacts",
+    "adapted_weights",
+    "adapter_of",
+    "base_module",
+    "fill_adapter",
+    "merged_state",
+    "refuse_not_numbers",
+    "replaced_folder",
+    "write_adapter",
+]
+
+ADAPTER_CONFIG = "adapter_config.json"
+EMBEDDINGS = ("embed_tokens", "lm_head", "wte", "embed_in", "embed_out")
+"""Layers for which an adapter has to carry more than plain A and B, or that may be tied."""
+WRAPPER_NAMES = ("_orig_mod.", "_checkpoint_wrapped_module.")
+"""Put into parameter names by torch.compile and activation checkpointing."""
+
+
+@dataclass(frozen=True)
+class AdapterFacts:
+    """What a rollout engine needs to know about an adapter."""
+
+    rank: int
+    unmerged: bool
+    """Whether vLLM can load it as it is; otherwise it has to be merged into the policy's weights."""
+    reason: str = ""
+    """Why it has to be merged."""
+
+
+def base_module(module: nn.Module) -> Any:
+    """Return the architecture's own module, without what DDP, torch.compile and PEFT put around it."""
+    from peft import PeftModel
+    from torch.nn.parallel import DistributedDataParallel
+
+    while True:
+        if isinstance(module, DistributedDataParallel):
+            module = module.module
+        elif hasattr(module, "_orig_mod"):
+            module = module._orig_mod  # type: ignore[assignment]
+        elif isinstance(module, PeftModel):
+            module = module.get_base_model()
+        else:
+            return module
+
+
+def adapter_of(source: nn.Module | str | Path) -> AdapterFacts | None:
+    """Describe the adapter of a PEFT model or of an adapter folder; None for a model without one."""
+    if isinstance(source, nn.Module):
+        config = _active_config(source)
+        return None if config is None else _facts(config.to_dict())
+    path = Path(source) / ADAPTER_CONFIG
+    if not path.is_file():
+        return None
+    try:
+        return _facts(json.loads(path.read_text()))
+    except (ValueError, KeyError, TypeError) as error:
+        raise RolloutError(f"{path} is no adapter configuration of PEFT ({error!r}); save the adapter again") from error
+
+
+def _facts(config: Mapping[str, Any]) -> AdapterFacts:
+    """Facts of a PEFT configuration, as a mapping."""
+    kind = str(getattr(config["peft_type"], "value", config["peft_type"]))
+    if kind != "LORA":
+        return AdapterFacts(0, unmerged=False, reason=f"its type is {kind}, not LORA")
+    obstacles = {
+        "modules_to_save": config.get("modules_to_save"),
+        "DoRA": config.get("use_dora"),
+        "trained biases": config.get("bias", "none") != "none" or config.get("lora_bias"),
+        "ranks that differ between layers": config.get("rank_pattern") or config.get("alpha_pattern"),
+        "trained tokens": config.get("trainable_token_indices"),
+        "parameters outside layers": config.get("target_parameters"),
+        "embeddings": _targets_embeddings(config),
+        "transposed layers": config.get("fan_in_fan_out"),
+    }
+    found = [name for name, value in obstacles.items() if value]
+    return AdapterFacts(int(config["r"]), unmerged=not found, reason=f"it has {', '.join(found)}" if found else "")
+
+
+def _active_config(module: nn.Module) -> Any:
+    """Return the configuration of the adapter in use; None when there is none."""
+    from peft import PeftModel
+
+    module = getattr(module, "module", module) if not isinstance(module, PeftModel) else module
+    if not isinstance(module, PeftModel):
+        return None
+    active = module.active_adapters
+    if len(active) != 1:
+        raise RolloutError(
+            f"the policy has {len(active)} active adapters ({', '.join(active) or 'none'}); make one of them active "
+            "with set_adapter"
+        )
+    return module.peft_config[active[0]]
+
+
+def merged_state(module: nn.Module, *, with_adapter: bool = True) -> dict[str, Tensor]:
+    """Return all weights under the architecture's own names, adapters merged into copies or left out.
+
+    Tensors that no adapter touches are the module's own. Raises RolloutError for an adapter that is no
+    change of weights.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
+    inner = base_module(module)
+    _refuse_prompt_learning(module)
+    state: dict[str, Tensor] = dict(inner.state_dict())
+    for name, layer in inner.named_modules():
+        if isinstance(layer, BaseTunerLayer):
+            _replace(state, name, _merged_layer(layer, with_adapter))
+        elif isinstance(layer, AuxiliaryTrainingWrapper):
+            _replace(state, name, _chosen_module(name, layer, with_adapter).state_dict())
+    return {_plain_name(name): tensor for name, tensor in state.items()}
+
+
+def _plain_name(name: str) -> str:
+    for part in WRAPPER_NAMES:
+        name = name.replace(part, "")
+    return name
+
+
+def _replace(state: dict[str, Tensor], layer: str, weights: Mapping[str, Tensor]) -> None:
+    """Put `weights` in the place of everything that `state` holds of a layer."""
+    for name in [name for name in state if name.startswith(f"{layer}.")]:
+        del state[name]
+    state.update({f"{layer}.{name}": tensor for name, tensor in weights.items()})
+
+
+def _merged_layer(layer: Any, with_adapter: bool) -> dict[str, Tensor]:
+    """Return the weights of the layer that an adapter stands around, with the adapter's change or without."""
+    wanted = list(layer.active_adapters) if with_adapter and not layer.disable_adapters else []
+    if list(layer.merged_adapters) != wanted:
+        layer = copy.deepcopy(layer)  # PEFT merges in place, and knows every variant of LoRA
+        with torch.no_grad():
+            if layer.merged_adapters:
+                layer.unmerge()
+            if wanted:
+                layer.merge(adapter_names=wanted)
+    weights: dict[str, Tensor] = layer.get_base_layer().state_dict()
+    return weights
+
+
+def _chosen_module(name: str, wrapper: Any, with_adapter: bool) -> nn.Module:
+    """Return the module that a PEFT wrapper answers with: the trained copy, or the original."""
+    from peft.utils.other import ModulesToSaveWrapper
+
+    if not isinstance(wrapper, ModulesToSaveWrapper):
+        raise RolloutError(
+            f"the adapter wraps {name} in {type(wrapper).__name__}, which cannot be merged here; train the layer by "
+            "LoRA or with modules_to_save, or merge the adapter yourself (merge_and_unload)"
+        )
+    used = with_adapter and not wrapper.disable_adapters and wrapper.active_adapters
+    module: nn.Module = wrapper.modules_to_save[wrapper.active_adapters[0]] if used else wrapper.original_module
+    return module
+
+
+def _refuse_prompt_learning(module: nn.Module) -> None:
+    for name, config in (getattr(module, "peft_config", None) or {}).items():
+        if getattr(config, "is_prompt_learning", False):
+            raise RolloutError(
+                f"the adapter {name} is {config.peft_type}, which adds tokens and changes no weights; a rollout "
+                "engine cannot take it over: use LoRA"
+            )
+
+
+def write_adapter(module: nn.Module, folder: Path) -> None:
+    """Write the adapter of a PEFT model to `folder`, which is replaced as a whole."""
+    config = _active_config(module)
+    if config is None:
+        raise RolloutError(f"{type(module).__name__} has no adapter; write the whole model with write_policy")
+    peft: Any = getattr(module, "module", module) if not hasattr(module, "peft_config") else module
+    with replaced_folder(Path(folder)) as new:
+        # Embeddings are saved where they are trained: "auto" would ask the hub for the base model's config.
+        embeddings = _targets_embeddings(config.to_dict())
+        name = peft.active_adapters[0]
+        peft.save_pretrained(str(new), selected_adapters=[name], save_embedding_layers=embeddings)
+        if (new / name / ADAPTER_CONFIG).is_file():  # PEFT gives an adapter that is not the default a folder of its own
+            for file in (new / name).iterdir():
+                file.rename(new / file.name)
+
+
+def _targets_embeddings(config: Mapping[str, Any]) -> bool:
+    targets = config.get("target_modules") or ()
+    named = [targets] if isinstance(targets, str) else list(targets)
+    return any(layer in target for layer in EMBEDDINGS for target in named)
+
+
+def adapted_weights(architecture: nn.Module, base: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]:
+    """Return the weights that an adapter folder changes, merged into copies; `base` stays as it is.
+
+    `architecture` is the plain model on the meta device, `base` its weights. Raises RolloutError when the
+    adapter does not belong to such a model.
+    """
+    from peft import PeftConfig, get_peft_model
+
+    facts = adapter_of(folder)
+    if facts is None:
+        raise RolloutError(f"{folder} is no adapter folder: it has no {ADAPTER_CONFIG}; save the adapter again")
+    config = PeftConfig.from_pretrained(str(folder))
+    start = getattr(config, "init_lora_weights", True)
+    if isinstance(start, str) and start.lower() != "gaussian":
+        raise RolloutError(
+            f"the adapter {folder} was started with init_lora_weights {start!r}, which also changes the base "
+            "weights; merge it into the model (merge_and_unload) and give the folder of the whole model"
+        )
+    config.init_lora_weights = False  # no random start is needed
+    architecture.load_state_dict(base, strict=False, assign=True)
+    try:
+        peft = get_peft_model(architecture, config)
+    except ValueError as error:
+        raise RolloutError(f"the adapter {folder} does not fit {type(architecture).__name__}: {error}") from error
+    fill_adapter(peft, folder)
+    untouched = {tensor.data_ptr() for tensor in base.values()}
+    return {name: tensor for name, tensor in merged_state(peft).items() if tensor.data_ptr() not in untouched}
+
+
+def fill_adapter(peft: Any, folder: Path) -> None:
+    """Load the weights of an adapter folder into the active adapter of a PEFT model of the same shape.
+
+    Names, shapes and scaling are compared first, so that a refusal leaves the model as it was.
+    """
+    from peft import PeftConfig, get_peft_model_state_dict, set_peft_model_state_dict
+    from peft.utils import load_peft_weights
+
+    try:
+        weights = load_peft_weights(str(folder), device="cpu")
+    except (OSError, ValueError) as error:
+        raise RolloutError(f"the adapter {folder} has no weights that can be read: {error}") from error
+    name = peft.active_adapters[0]
+    wanted = get_peft_model_state_dict(peft, adapter_name=name, save_embedding_layers=False)
+    _compare(
+        str(folder), {k: tuple(v.shape) for k, v in weights.items()}, {k: tuple(v.shape) for k, v in wanted.items()}
+    )
+    mine, theirs = peft.peft_config[name], PeftConfig.from_pretrained(str(folder))
+    for field in ("r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern", "use_dora"):
+        if getattr(mine, field, None) != getattr(theirs, field, None):
+            raise RolloutError(
+                f"the adapter {folder} has {field} {getattr(theirs, field, None)}, that of the model "
+                f"{getattr(mine, field, None)}; give an adapter of the same shape"
+            )
+    refuse_not_numbers(weights, str(folder))
+    set_peft_model_state_dict(peft, weights, adapter_name=name)
+
+
+def _compare(where: str, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+    """Raise RolloutError when names or shapes differ."""
+    for name in sorted(set(found) | set(wanted)):
+        have = tuple(found[name].shape) if name in found else "missing"
+        want = tuple(wanted[name].shape) if name in wanted else "no such weight"
+        if have != want:
+            raise RolloutError(
+                f"the weights of {where} do not fit the model: {name} is {have}, expected {want}; give weights of the "
+                "same architecture and adapter shape"
+            )
+
+
+def refuse_not_numbers(weights: Mapping[str, Tensor], where: str) -> None:
+    """Raise RolloutError when a weight is NaN or infinite."""
+    floating = {name: tensor for name, tensor in weights.items() if tensor.is_floating_point()}
+    if not floating or bool(torch.stack([t.isfinite().all().cpu() for t in floating.values()]).all()):
+        return
+    bad = [name for name, tensor in floating.items() if not bool(tensor.isfinite().all())]
+    raise RolloutError(
+        f"{len(bad)} weights of {where} are not finite numbers, for instance {bad[0]}; the training has diverged: "
+        "lower the learning rate and go on from an earlier checkpoint"
+    )
+
+
+@contextmanager
+def replaced_folder(folder: Path) -> Iterator[Path]:
+    """Give an empty folder to write into, which becomes `folder` when the block ends well.
+
+    A reader sees the old folder or the new one, never a part of it.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    new, old = made / "new", made / "old"
+    new.mkdir()
+    try:
+        yield new
+        if folder.exists():
+            folder.rename(old)
+        new.rename(folder)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)

@@ -1,0 +1,222 @@
+"""The weights of a policy, wherever they come from: a module in memory, a model folder, a LoRA adapter.
+
+Every backend that does not sample from the trained module itself takes its weights through here, so that
+names, adapters, tied embeddings and broken weights are treated alike.
+"""
+
+import copy
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from rltoolkit.errors import RolloutError
+from rltoolkit.rollout.adapters import (
+    ADAPTER_CONFIG,
+    AdapterFacts,
+    adapter_of,
+    base_module,
+    merged_state,
+    refuse_not_numbers,
+    replaced_folder,
+    write_adapter,
+)
+
+__all__ = [
+    "AdapterFacts",
+    "FolderKind",
+    "PolicySource",
+    "adapter_of",
+    "architecture_of",
+    "folder_kind",
+    "is_tied",
+    "load_policy",
+    "memory_state",
+    "policy_config",
+    "policy_state",
+    "write_adapter",
+    "write_policy",
+]
+
+PolicySource: TypeAlias = nn.Module | str | Path
+"""A policy: a module in memory (also PEFT), the folder of a whole model, or the folder of a LoRA adapter."""
+
+WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin", "adapter_model.bin")
+
+
+class FolderKind(StrEnum):
+    """What a checkpoint folder holds."""
+
+    MODEL = "model"
+    ADAPTER = "adapter"
+
+
+def folder_kind(folder: str | Path) -> FolderKind:
+    """Tell a model folder from an adapter folder; RolloutError when it is neither, or has no weights."""
+    path = Path(folder)
+    if not path.is_dir():
+        raise RolloutError(f"cannot take weights from {path}: there is no such folder; give a checkpoint folder")
+    if (path / ADAPTER_CONFIG).is_file():
+        kind = FolderKind.ADAPTER
+        files = [file for pattern in WEIGHT_FILES for file in path.glob(pattern) if file.name.startswith("adapter_")]
+    elif (path / "config.json").is_file():
+        kind = FolderKind.MODEL
+        files = [file for pattern in WEIGHT_FILES for file in path.glob(pattern)]
+    else:
+        raise RolloutError(
+            f"cannot take weights from {path}: found neither config.json nor {ADAPTER_CONFIG}; give the folder of a "
+            "whole model or of a LoRA adapter, as save_pretrained writes it"
+        )
+    if not any(file.stat().st_size for file in files):
+        raise RolloutError(
+            f"cannot take weights from {path}: it is the folder of a {kind}, but without weights (*.safetensors); give "
+            "a complete checkpoint, as save_pretrained writes it"
+        )
+    return kind
+
+
+def policy_config(source: PolicySource) -> Any:
+    """Return the transformers config of a module or of a model folder."""
+    if isinstance(source, nn.Module):
+        return base_module(source).config
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(str(source))
+    except (OSError, ValueError) as error:
+        raise RolloutError(f"{source} has no config.json that transformers can read: {error}") from error
+
+
+def is_tied(config: Any) -> bool:
+    """Whether the output layer is the embedding itself."""
+    return bool(getattr(config.get_text_config(decoder=True), "tie_word_embeddings", False))
+
+
+def architecture_of(module: nn.Module) -> Any:
+    """Build the plain model of `module` on the meta device: its names and shapes, no memory."""
+    inner = base_module(module)
+    with torch.device("meta"):
+        return type(inner)(copy.deepcopy(inner.config))
+
+
+def memory_state(module: nn.Module, *, with_adapter: bool = True) -> dict[str, Tensor]:
+    """Return the policy's weights under the names of a plain model in memory, tied ones under each name.
+
+    Adapters are merged into copies; submodules that the architecture does not have, such as a critic, are
+    left out; all else are the module's own tensors. Raises RolloutError when a weight is missing, of another
+    shape, on other processes, or not a number.
+    """
+    return _checked_state(module, architecture_of(module), with_adapter)
+
+
+def _checked_state(module: nn.Module, architecture: nn.Module, with_adapter: bool) -> dict[str, Tensor]:
+    _refuse_sharded(module)
+    found = merged_state(module, with_adapter=with_adapter)
+    where = type(base_module(module)).__name__
+    state: dict[str, Tensor] = {}
+    for name, wanted in architecture.state_dict().items():
+        if name not in found or found[name].shape != wanted.shape:
+            got = f"of shape {tuple(found[name].shape)}" if name in found else "missing"
+            raise RolloutError(
+                f"the weight {name} of {where} is {got}, its config says {tuple(wanted.shape)}; give the unwrapped, "
+                "unquantised module that its config describes"
+            )
+        if wanted.is_floating_point() and not found[name].is_floating_point():
+            raise RolloutError(
+                f"the weight {name} of {where} is quantised ({found[name].dtype}) and cannot be taken over; load the "
+                "policy without quantization"
+            )
+        state[name] = found[name]
+    _refuse_untied(state, _tied_names(architecture), where)
+    refuse_not_numbers({name: state[name] for name in state if name not in _tied_names(architecture)}, where)
+    return state
+
+
+def _tied_names(architecture: Any) -> dict[str, str]:
+    """Map each name of a weight that is another one's to that other's name."""
+    tied: dict[str, str] = architecture.all_tied_weights_keys
+    return tied
+
+
+def _refuse_untied(state: dict[str, Tensor], tied: dict[str, str], where: str) -> None:
+    """Refuse weights that are tied by the config and differ in memory: a checkpoint holds only one of them."""
+    for name, source in tied.items():
+        one, other = state[name], state[source]
+        if one.data_ptr() != other.data_ptr() and not torch.equal(one, other):
+            raise RolloutError(
+                f"{name} of {where} is tied to {source} by the config, but they differ (an adapter on one of them?); "
+                "set tie_word_embeddings to false before training, or leave both out of the adapter"
+            )
+
+
+def _refuse_sharded(module: nn.Module) -> None:
+    from torch.distributed.tensor import DTensor
+
+    for name, parameter in module.named_parameters():
+        if isinstance(parameter, DTensor) or hasattr(parameter, "ds_id") or "_flat_param" in name:
+            raise RolloutError(
+                f"the weight {name} is sharded over processes; save a whole checkpoint and sync from its folder, or "
+                "gather the weights into one module first"
+            )
+
+
+def policy_state(module: nn.Module, *, with_adapter: bool = True) -> dict[str, Tensor]:
+    """Return the policy's weights under the names of a checkpoint of its architecture.
+
+    As `memory_state`, with tied weights once, and in the layout in which checkpoints keep what transformers
+    fuses in memory. The module stays unchanged; tensors that nothing was merged into are its own.
+    """
+    from transformers.core_model_loading import revert_weight_conversion
+
+    architecture = architecture_of(module)
+    state = _checked_state(module, architecture, with_adapter)
+    once = {name: tensor for name, tensor in state.items() if name not in _tied_names(architecture)}
+    return dict(revert_weight_conversion(architecture, once))
+
+
+def write_policy(
+    module: nn.Module, folder: str | Path, *, dtype: torch.dtype | None = None, with_adapter: bool = True
+) -> None:
+    """Write the policy to `folder`, which is replaced as a whole; transformers and vLLM load it.
+
+    `dtype` None keeps that of the weights. Adapters are merged, or left out.
+    """
+    from huggingface_hub import save_torch_state_dict
+
+    state = policy_state(module, with_adapter=with_adapter)
+    if dtype is not None:
+        state = {name: t.to(dtype) if t.is_floating_point() else t for name, t in state.items()}
+    inner = base_module(module)
+    config = copy.deepcopy(inner.config)
+    config.architectures = [type(inner).__name__]
+    config.dtype = next(t.dtype for t in state.values() if t.is_floating_point())
+    with replaced_folder(Path(folder)) as new:
+        save_torch_state_dict(state, new, metadata={"format": "pt"})
+        config.save_pretrained(new)
+        if getattr(inner, "generation_config", None) is not None:
+            inner.generation_config.save_pretrained(new)
+
+
+def load_policy(folder: str | Path, *, dtype: torch.dtype | str = "auto") -> Any:
+    """Load the folder of a whole model on the CPU; RolloutError when weights are missing or do not fit."""
+    from transformers import AutoModelForCausalLM
+
+    path = Path(folder)
+    if folder_kind(path) is not FolderKind.MODEL:
+        raise RolloutError(f"{path} is the folder of an adapter; give the folder of a whole model")
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(
+            path, dtype=dtype, local_files_only=True, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError, json.JSONDecodeError) as error:
+        raise RolloutError(f"cannot take weights from {path}: {error}") from error
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise RolloutError(
+            f"the checkpoint {path} lacks {len(missing)} weights, for instance {missing[0]}; give a complete "
+            "checkpoint, as save_pretrained writes it"
+        )
+    return model
