@@ -249,9 +249,7 @@ def fill_adapter(peft: Any, folder: Path) -> None:
         raise RolloutError(f"the adapter {folder} has no weights that can be read: {error}") from error
     name = peft.active_adapters[0]
     wanted = get_peft_model_state_dict(peft, adapter_name=name, save_embedding_layers=False)
-    _compare(
-        str(folder), {k: tuple(v.shape) for k, v in weights.items()}, {k: tuple(v.shape) for k, v in wanted.items()}
-    )
+    _compare(str(folder), weights, wanted)
     mine, theirs = peft.peft_config[name], PeftConfig.from_pretrained(str(folder))
     for field in ("r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern", "use_dora"):
         if getattr(mine, field, None) != getattr(theirs, field, None):
