@@ -31,7 +31,6 @@ from rltoolkit.phases import (
     sft_phase,
     start_model,
     trainer_options,
-    transformers_backend,
 )
 from rltoolkit.recipe import LoadedRecipe, RecipeError
 from rltoolkit.recipe.contradictions import Finding
@@ -71,18 +70,25 @@ def run_rlsp_recipe(loaded: LoadedRecipe) -> Path:
         if already_finished(run):
             return run.folder.path
         started = time.monotonic()
-        model = sft_phase(run, start_model(run), run.folder.path / "checkpoints" / "sft" / "model")
-        evaluation_phase(run, "evaluate_before", model, step=0)
-        _train_phase(run, config, prompts, model, verifier, pool)
-    steps = run.folder.result(TRAIN_PHASE)["steps"]
-    evaluation_phase(run, "evaluate_after", str(run.folder.model_dir), step=steps)
+        start = start_model(run)
+        with run.rollouts as rollouts:
+            rollouts.open()
+            model = sft_phase(run, start, run.folder.path / "checkpoints" / "sft" / "model")
+            evaluation_phase(run, "evaluate_before", model, step=0)
+            _train_phase(run, config, prompts, model, verifier, pool)
+            steps = run.folder.result(TRAIN_PHASE)["steps"]
+            evaluation_phase(run, "evaluate_after", str(run.folder.model_dir), step=steps)
     report(run, time.monotonic() - started)
     return run.folder.path
 
 
 def _config(run: Run) -> RLSPConfig:
     rollout = run.recipe.rollout
-    fixed = {**trainer_options(run, TRAIN_PHASE), **sampling_options(rollout), "use_vllm": rollout.backend == "vllm"}
+    fixed = {
+        **trainer_options(run, TRAIN_PHASE),
+        **sampling_options(rollout),
+        "use_vllm": rollout.backend == "trl-vllm",
+    }
     config: RLSPConfig = build_config(run.loaded, RLSPConfig, fixed=fixed)
     critic = config.critic_model_name_or_path
     if critic is not None:
@@ -152,7 +158,7 @@ def _train_phase(
         sample_sink=lambda step, rank, rows: _keep_samples(run, step, rank, rows),
     )
     if not config.use_vllm:
-        trainer.rollout_backend = transformers_backend(run, trainer.model)  # with the adapters that it may have now
+        trainer.rollout_backend = run.rollouts.backend_for(trainer.model)  # with the adapters that it may have now
     show_progress(trainer, TRAIN_PHASE, SHOWN)
     checkpoint = run.folder.last_checkpoint(TRAIN_PHASE)
     run.say(f"train: {len(prompts)} prompts, {config.generation_batch_size} responses per rollout")
