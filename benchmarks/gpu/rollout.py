@@ -321,7 +321,7 @@ def server_engine(model: Any, work: Work, options: argparse.Namespace) -> Iterat
     from rltoolkit.rollout.servers.launch import LaunchOptions, ServerFleet
 
     from rltoolkit.rollout.engine import EngineOptions
-    from rltoolkit.rollout.vllm_sampling import sampling_fields
+    from rltoolkit.rollout.vllm_sampling import completion_request
 
     on_gpu = model.device.type == "cuda"
     with contextlib.ExitStack() as stack:
@@ -345,9 +345,9 @@ def server_engine(model: Any, work: Work, options: argparse.Namespace) -> Iterat
         pool = stack.enter_context(ThreadPoolExecutor(len(work.prompts)))
 
         def ask(i: int, seed: int) -> int:
-            fields = sampling_fields(SamplingParams(max_new_tokens=work.limits[i]), 1, seed + i, (2,))
-            fields |= {"stop_token_ids": [], "ignore_eos": True, "logprobs": 0, "return_token_ids": True}
-            answer = client.post("/v1/completions", json={"model": "policy", "prompt": work.prompts[i], **fields})
+            params = SamplingParams(max_new_tokens=work.limits[i])
+            body = completion_request("policy", work.prompts[i], params, 1, seed + i, eos_token_ids=())
+            answer = client.post("/v1/completions", json=body)
             return len(answer.raise_for_status().json()["choices"][0]["token_ids"])
 
         yield lambda seed: list(pool.map(ask, range(len(work.prompts)), [seed] * len(work.prompts)))
