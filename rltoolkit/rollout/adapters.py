@@ -232,7 +232,15 @@ def adapted_weights(architecture: nn.Module, base: Mapping[str, Tensor], folder:
         raise RolloutError(f"the adapter {folder} does not fit {type(architecture).__name__}: {error}") from error
     fill_adapter(peft, folder)
     untouched = {tensor.data_ptr() for tensor in base.values()}
-    return {name: tensor for name, tensor in merged_state(peft).items() if tensor.data_ptr() not in untouched}
+    changed = {name: tensor for name, tensor in merged_state(peft).items() if tensor.data_ptr() not in untouched}
+    tied: Any = architecture.all_tied_weights_keys
+    for name, source in tied.items():
+        if name in changed or source in changed:
+            raise RolloutError(
+                f"the adapter {folder} changes {name} or {source}, which are one and the same weight of "
+                f"{type(architecture).__name__}; train the adapter without them"
+            )
+    return changed
 
 
 def fill_adapter(peft: Any, folder: Path) -> None:
@@ -242,13 +250,15 @@ def fill_adapter(peft: Any, folder: Path) -> None:
     """
     from peft import PeftConfig, get_peft_model_state_dict, set_peft_model_state_dict
     from peft.utils import load_peft_weights
+    from safetensors import SafetensorError
 
     try:
         weights = load_peft_weights(str(folder), device="cpu")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise RolloutError(f"the adapter {folder} has no weights that can be read: {error}") from error
     name = peft.active_adapters[0]
-    wanted = get_peft_model_state_dict(peft, adapter_name=name, save_embedding_layers=False)
+    embeddings = _targets_embeddings(peft.peft_config[name].to_dict())
+    wanted = get_peft_model_state_dict(peft, adapter_name=name, save_embedding_layers=embeddings)
     _compare(str(folder), weights, wanted)
     mine, theirs = peft.peft_config[name], PeftConfig.from_pretrained(str(folder))
     for field in ("r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern", "use_dora"):

@@ -41,7 +41,13 @@ class RolloutBackend(Protocol):
         ...
 
     def sync(self, source: "nn.Module | str | Path", version: int) -> None:
-        """Take over the weights of a module in memory or of a checkpoint folder, and call them `version`."""
+        """Take over the weights of `source` and call them `version`.
+
+        `source` is a module in memory (with an adapter, too), the folder of a whole model, or the folder of a
+        LoRA adapter on the whole model that was last taken over (at first: the one the backend began with).
+        Samples that are asked for afterwards are of these weights. Raises RolloutError when they do not fit.
+        Before the first `sync` the weights are those the backend began with, version 0.
+        """
         ...
 
     def sleep(self) -> None:

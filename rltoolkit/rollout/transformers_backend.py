@@ -7,7 +7,6 @@ tokens come along, a prompt asked for n samples is read once, and rows that are 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -19,6 +18,8 @@ from rltoolkit.rollout.base import check_request, stream_seed
 from rltoolkit.rollout.batching import plan_batches
 from rltoolkit.rollout.kv_cache import make_cache
 from rltoolkit.rollout.sampling import draw, uniforms
+from rltoolkit.rollout.take_over import WeightTarget
+from rltoolkit.rollout.weights import PolicySource
 from rltoolkit.types import Sample, SamplingParams, StopReason
 
 __all__ = ["TransformersBackend", "end_token_ids"]
@@ -84,6 +85,7 @@ class TransformersBackend:
             raise RolloutError(f"batch_tokens is {batch_tokens}; give at least 1 (default {BATCH_TOKENS})")
         self.model = model
         self.version = 0
+        self._weights = WeightTarget(model)
         self._eos = tuple(eos_token_ids)
         self._pad = self._eos[0] if pad_token_id is None else pad_token_id
         self._batch_tokens = batch_tokens
@@ -125,23 +127,16 @@ class TransformersBackend:
         done = [sample for sample in samples if sample is not None]
         return [done[i * n : (i + 1) * n] for i in range(len(prompt_token_ids))]
 
-    def sync(self, source: nn.Module | str | Path, version: int) -> None:
+    def sync(self, source: PolicySource, version: int) -> None:
         """Take over the weights of `source` and call them `version`.
 
-        The module that this backend samples from only gets the version; another module or a checkpoint
-        folder must have the same parameters, and its weights are copied into it. Raises RolloutError when
-        they do not fit.
+        The module that this backend samples from only gets the version. The weights of another one, or of a
+        checkpoint folder, are copied into it: adapters are merged where it is a plain model. An adapter
+        folder stands on the weights that were there before the last adapter. Raises RolloutError when the
+        weights do not fit, and then keeps those it had.
         """
         self._check_awake()
-        if source is not self.model:
-            module = source if isinstance(source, nn.Module) else _load_module(Path(source), self.model)
-            try:
-                self.model.load_state_dict(module.state_dict())
-            except RuntimeError as error:
-                name = type(source).__name__ if isinstance(source, nn.Module) else source
-                raise RolloutError(
-                    f"the weights of {name} do not fit the model that samples; give the same architecture. {error}"
-                ) from error
+        self._weights.take(source)
         self.version = version
 
     def sleep(self) -> None:
@@ -306,19 +301,3 @@ def _in_eval_mode(model: nn.Module) -> Iterator[None]:
 def _text_config(model: nn.Module) -> Any:
     config: Any = model.config
     return config.get_text_config(decoder=True)
-
-
-def _load_module(folder: Path, like: nn.Module) -> nn.Module:
-    """Load a checkpoint folder on the CPU, in the dtype of `like`."""
-    from transformers import AutoModelForCausalLM
-
-    if not (folder / "config.json").is_file():
-        found = "a LoRA adapter" if (folder / "adapter_config.json").is_file() else "no config.json"
-        raise RolloutError(f"cannot take weights from {folder}: found {found}; give a folder of a whole model")
-    try:
-        module: nn.Module = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=next(like.parameters()).dtype, local_files_only=True
-        )
-    except OSError as error:
-        raise RolloutError(f"cannot take weights from {folder}: {error}") from error
-    return module

@@ -5,7 +5,6 @@ names, adapters, tied embeddings and broken weights are treated alike.
 """
 
 import copy
-import json
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -81,7 +80,12 @@ def folder_kind(folder: str | Path) -> FolderKind:
 def policy_config(source: PolicySource) -> Any:
     """Return the transformers config of a module or of a model folder."""
     if isinstance(source, nn.Module):
-        return base_module(source).config
+        inner = base_module(source)
+        if not hasattr(inner, "config"):
+            raise RolloutError(
+                f"{type(inner).__name__} has no config; give a causal language model of transformers, or PEFT on one"
+            )
+        return inner.config
     from transformers import AutoConfig
 
     try:
@@ -97,9 +101,9 @@ def is_tied(config: Any) -> bool:
 
 def architecture_of(module: nn.Module) -> Any:
     """Build the plain model of `module` on the meta device: its names and shapes, no memory."""
-    inner = base_module(module)
+    config = copy.deepcopy(policy_config(module))
     with torch.device("meta"):
-        return type(inner)(copy.deepcopy(inner.config))
+        return type(base_module(module))(config)
 
 
 def memory_state(module: nn.Module, *, with_adapter: bool = True) -> dict[str, Tensor]:
@@ -202,6 +206,7 @@ def write_policy(
 
 def load_policy(folder: str | Path, *, dtype: torch.dtype | str = "auto") -> Any:
     """Load the folder of a whole model on the CPU; RolloutError when weights are missing or do not fit."""
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     path = Path(folder)
@@ -211,7 +216,7 @@ def load_policy(folder: str | Path, *, dtype: torch.dtype | str = "auto") -> Any
         model, report = AutoModelForCausalLM.from_pretrained(
             path, dtype=dtype, local_files_only=True, output_loading_info=True
         )
-    except (OSError, ValueError, RuntimeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise RolloutError(f"cannot take weights from {path}: {error}") from error
     missing = sorted(report["missing_keys"])
     if missing:

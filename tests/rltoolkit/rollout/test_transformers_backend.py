@@ -235,8 +235,8 @@ def test_sync_refuses_what_does_not_fit_and_keeps_the_version(tiny_model, tmp_pa
         (tiny_model(hidden_size=16), "LlamaForCausalLM do not fit"),
         (tmp_path / "other", "do not fit"),
         (tmp_path / "bare", "cannot take weights from .*bare"),
-        (tmp_path / "nowhere", "no config.json"),
-        (tmp_path / "adapter", "found a LoRA adapter"),
+        (tmp_path / "nowhere", "there is no such folder"),
+        (tmp_path / "adapter", "without weights"),
     ]
     for source, message in cases:
         with pytest.raises(RolloutError, match=message):
