@@ -8,6 +8,7 @@ from trl import GRPOConfig
 
 from rltoolkit.errors import DataError
 from rltoolkit.recipe.schema import RolloutSection
+from rltoolkit.rlsp.correction import RATIO_MODES
 
 __all__ = ["RLSPConfig", "sampling_options"]
 
@@ -179,6 +180,11 @@ def _check(config: RLSPConfig) -> None:
             problems.append(f"{name} is {getattr(config, name)!r}; it has no effect in RLSP, remove it")
     if config.beta != 0:
         problems.append(f"beta is {config.beta!r}; KL is part of the reward here, set kl_coef instead")
+    if config.vllm_importance_sampling_mode not in RATIO_MODES:
+        known = ", ".join(RATIO_MODES)
+        problems.append(
+            f"vllm_importance_sampling_mode is {config.vllm_importance_sampling_mode!r}; give one of {known}"
+        )
     if config.loss_type != "dapo":
         problems.append(f"loss_type is {config.loss_type!r}; RLSP has its own loss, leave it at 'dapo'")
     if problems:

@@ -5,6 +5,7 @@ results are wrapped: a rollout gets values, per-token rewards and advantages of 
 PPO. The private names of TRL used here are listed and checked in tests/contract/test_trl_surface.py.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from reward_models.verdict import Verifier
 from rltoolkit.errors import ModelError
 from rltoolkit.rlsp.advantages import Moments, explained_variance, gae, masked_moments, whiten
 from rltoolkit.rlsp.config import RLSPConfig
+from rltoolkit.rlsp.correction import importance_ratio, logp_difference
 from rltoolkit.rlsp.critic import (
     Critic,
     attach_critic,
@@ -45,12 +47,22 @@ from rltoolkit.rlsp.scoring import (
     describe,
 )
 from rltoolkit.rollout.base import RolloutBackend, request_seed
+from rltoolkit.rollout.ranks import awake, sync_together
+from rltoolkit.rollout.transformers_backend import TransformersBackend
 from rltoolkit.run.samples import SampleRow
 from rltoolkit.types import SamplingParams
 
 __all__ = ["RLSPTrainer"]
 
+logger = logging.getLogger(__name__)
+
 SampleSink = Callable[[int, int, Sequence[SampleRow]], None]
+
+LARGE_DIFFERENCE = 0.1
+"""Mean nats between the sampler's and the trainer's log-probs from which on the user is warned.
+
+bfloat16 alone makes about 0.01; weights that were not taken over make 0.1 and more within a few updates.
+"""
 
 
 class RLSPTrainer(GRPOTrainer):
@@ -60,7 +72,9 @@ class RLSPTrainer(GRPOTrainer):
     `exploration_reward` an ExplorationReward or a TRL reward function with values in [0, 1], or None.
     The dataset has a column `prompt` and the reference column that the verifier reads (`answer`).
     `critic` is a module (input_ids, attention_mask) -> values (B, T); None makes one from the policy's backbone.
-    Responses come from TRL (its `use_vllm` or `generate`), or from the attribute `rollout_backend` where it is set.
+    Responses come from TRL (its `use_vllm` or `generate`), or from the attribute `rollout_backend` where it is set: a
+    backend in each process, which is woken and given the policy's weights before every rollout and sleeps after it.
+    Where that backend is not the trained module itself, TRL's `vllm_importance_sampling_*` options apply to it.
     `sample_sink(step, rank, rows)` receives every rollout.
 
     Raises ModelError, DataError or ValueError before training for what cannot work.
@@ -89,6 +103,7 @@ class RLSPTrainer(GRPOTrainer):
 
         self.sampler: EpochSeededSampler | None = None
         self.rollout_backend: RolloutBackend | None = None
+        self._warned_of_difference = False
         self._sample_sink = sample_sink
         self._outcome_function = as_outcome_function(outcome_reward)
         self._reward_parts: Tensor | None = None
@@ -205,10 +220,11 @@ class RLSPTrainer(GRPOTrainer):
             max_new_tokens=self.max_completion_length,
         )
         version = self.state.global_step
-        self.rollout_backend.sync(self.accelerator.unwrap_model(self.model), version)
         first_row = self.accelerator.process_index * len(prompt_ids)
         seeds = [request_seed(self.args.seed, version, ids, first_row + row) for row, ids in enumerate(prompt_ids)]
-        samples = [group[0] for group in self.rollout_backend.generate(prompt_ids, 1, sampling, seeds)]
+        with awake(self.rollout_backend):
+            sync_together(self.rollout_backend, self.accelerator.unwrap_model(self.model), version)
+            samples = [group[0] for group in self.rollout_backend.generate(prompt_ids, 1, sampling, seeds)]
         return [list(sample.token_ids) for sample in samples], [list(sample.logprobs) for sample in samples]
 
     def _calculate_rewards(
@@ -234,11 +250,13 @@ class RLSPTrainer(GRPOTrainer):
         mask = output["completion_mask"]
         if "tool_mask" in output:
             mask = mask * output["tool_mask"]
-        mask = mask * (~score.isnan()).unsqueeze(1).to(mask.dtype)  # unscorable: left out of loss and whitening
-        values = self._values(output)
         old_logps = output.get("old_per_token_logps")
         if old_logps is None:
             old_logps = self._old_logps(output)
+        if self._sampled_elsewhere():
+            self._correct_for_sampler(output, old_logps, mask)
+        mask = mask * (~score.isnan()).unsqueeze(1).to(mask.dtype)  # unscorable: left out of loss and whitening
+        values = self._values(output)
         rewards = token_rewards(
             score.nan_to_num(nan=0.0),
             old_logps,
@@ -259,6 +277,39 @@ class RLSPTrainer(GRPOTrainer):
         )
         self._observe(Rollout(output, score, outcome, exploration, self._facts, mask))
         return output
+
+    def _sampled_elsewhere(self) -> bool:
+        """Whether a backend other than the trained module itself drew the responses."""
+        backend = self.rollout_backend
+        if backend is None:
+            return False
+        own = self.accelerator.unwrap_model(self.model)
+        return not (isinstance(backend, TransformersBackend) and backend.model is own)
+
+    def _correct_for_sampler(self, output: dict[str, Any], logps: Tensor, mask: Tensor) -> None:
+        """Log how far the sampler's log-probs are from our `logps`, and weigh the policy loss where TRL would."""
+        sampled, metrics = output["sampling_per_token_logps"], self._metrics["train" if self.model.training else "eval"]
+        gap = logp_difference(logps, sampled, mask)
+        total, tokens = self.accelerator.reduce(torch.stack([gap.total, gap.tokens]), reduction="sum").tolist()
+        mean, largest = total / max(1.0, tokens), self.accelerator.gather(gap.largest).max().item()
+        metrics["sampling/logp_difference_mean"].append(mean)
+        metrics["sampling/logp_difference_max"].append(largest)
+        if mean > LARGE_DIFFERENCE and not self._warned_of_difference:
+            self._warned_of_difference = True
+            if self.accelerator.is_main_process:
+                logger.warning(_difference_warning(mean, largest))
+        if not self.vllm_importance_sampling_correction:
+            return
+        output["importance_sampling_ratio"] = ratio = importance_ratio(
+            logps,
+            sampled,
+            mask,
+            mode=self.vllm_importance_sampling_mode,
+            low=self.vllm_importance_sampling_clip_min,
+            high=self.vllm_importance_sampling_clip_max,
+        )
+        refused = self.accelerator.reduce(((ratio == 0) * mask).sum().double(), reduction="sum").item()
+        metrics["sampling/dropped"].append(refused / max(1.0, tokens))
 
     def _values(self, rollout: dict[str, Any]) -> Tensor:
         """V of the state before each response token, (B, C); in chunks of the training batch."""
@@ -322,7 +373,7 @@ class RLSPTrainer(GRPOTrainer):
         )
         values = output.state_values[:, -length - 1 : -1]
         value = value_loss(values, inputs["old_values"], inputs["returns"], clip=self.args.cliprange_value)
-        weight = inputs.get("importance_sampling_ratio", 1.0)  # of vLLM's samples, made by TRL
+        weight = inputs.get("importance_sampling_ratio", 1.0)  # of samples that another program drew
         policy_mean = (policy.loss * weight * mask).sum() / self._tokens_per_update(inputs)
         value_mean = (value.loss * mask).sum() / self._tokens_per_update(inputs)
         self._log_update(output, inputs, policy.clipped, value.clipped, policy.loss, value.loss)
@@ -387,6 +438,15 @@ def _joined(inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
     """Prompt (left-padded) and completion (right-padded) as one batch: ids and attention mask, (B, P + C)."""
     ids = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1)
     return ids, torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1)
+
+
+def _difference_warning(mean: float, largest: float) -> str:
+    return (
+        f"the sampler's log-probs differ from the trainer's by {mean:.3f} nats per token on average, {largest:.3f} at "
+        f"most, expected below {LARGE_DIFFERENCE}: it has other weights, another dtype or another kind of log-probs. "
+        "Give rollout.engine.dtype the dtype of the model, and start servers by `rltoolkit serve`; until then "
+        "sampling/logp_difference_mean and sampling/dropped show what importance weights have to make up for"
+    )
 
 
 def _load(name_or_path: str, args: RLSPConfig) -> PreTrainedModel:

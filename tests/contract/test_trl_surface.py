@@ -84,7 +84,9 @@ def test_attributes_set_by_the_constructor():
     for name in (
         "self.beta", "self.ref_model", "self.temperature", "self.epsilon_low", "self.epsilon_high",
         "self.shuffle_dataset", "self._metrics", "self.eos_token_ids", "self._tokenizer",
-        "self.max_completion_length", "self.num_generations",
+        "self.max_completion_length", "self.num_generations", "self.vllm_importance_sampling_correction",
+        "self.vllm_importance_sampling_mode", "self.vllm_importance_sampling_clip_min",
+        "self.vllm_importance_sampling_clip_max",
     ):  # fmt: skip
         assert f"{name} = " in source or f"{name}, " in source, name
 
@@ -102,6 +104,26 @@ def test_vllm_gets_its_weights_from_one_place():
     source = (Path(trl.__file__).parent / "generation" / "vllm_generation.py").read_text()
     assert "def _iter_named_params(self)" in source
     assert source.count("self._iter_named_params()") >= 1
+
+
+def test_importance_weights_are_made_as_in_our_own_function():
+    """`importance_ratio` repeats this arithmetic for other samplers; where TRL changes it, ours is to follow."""
+    source = " ".join(inspect.getsource(GRPOTrainer._generate_and_score_completions).split())
+    for step in (
+        "per_token_logps_diff = (old_per_token_logps - sampling_per_token_logps) * mask",
+        "per_token_logps_diff = torch.nan_to_num(per_token_logps_diff, nan=0.0)",
+        "per_sequence_logps_diff = per_token_logps_diff.sum(dim=-1, keepdim=True)",
+        "vllm_importance_sampling_ratio = torch.exp(logps_diff)",
+        "torch.clamp( vllm_importance_sampling_ratio, min=self.vllm_importance_sampling_clip_min, "
+        "max=self.vllm_importance_sampling_clip_max, )",
+        "(vllm_importance_sampling_ratio < min_val) | ( vllm_importance_sampling_ratio > max_val )",
+        "vllm_importance_sampling_ratio.masked_fill( invalid_mis_mask, value=0.0 )",
+        "if sampling_per_token_logps is not None:",
+    ):
+        assert step in source, step
+    fields = {field.name: field.default for field in dataclasses.fields(GRPOConfig)}
+    assert fields["vllm_importance_sampling_correction"] is True
+    assert (fields["vllm_importance_sampling_clip_min"], fields["vllm_importance_sampling_clip_max"]) == (None, 3.0)
 
 
 def test_names_of_the_loss_normaliser():
