@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
@@ -14,11 +14,10 @@ from rltoolkit.rollout.base import RolloutBackend
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["FollowingBackend", "awake", "sync_together"]
+__all__ = ["FollowingBackend", "awake", "is_shared", "sync_together"]
 
 
-@runtime_checkable
-class FollowingBackend(Protocol):
+class FollowingBackend(RolloutBackend, Protocol):
     """A backend whose sampler is shared by all processes, such as servers: one process syncs, the others follow."""
 
     @property
@@ -29,6 +28,11 @@ class FollowingBackend(Protocol):
     def follow(self, policy: Any) -> None:
         """Accept samples of `policy`, which another process has synced, and of no other."""
         ...
+
+
+def is_shared(backend: RolloutBackend) -> TypeGuard[FollowingBackend]:
+    """Whether all processes ask one sampler through backends like this one."""
+    return callable(getattr(backend, "follow", None))
 
 
 @contextmanager
@@ -51,10 +55,10 @@ def sync_together(backend: RolloutBackend, source: "nn.Module | str | Path", ver
     A failure of one process with a shared sampler is raised as the same RolloutError on every process: a process
     that went on alone would wait for the others for ever.
     """
-    if not isinstance(backend, FollowingBackend) or PartialState().num_processes == 1:
+    state = PartialState()
+    if state.num_processes == 1 or not is_shared(backend):
         backend.sync(source, version)
         return
-    state = PartialState()
     cause: Exception | None = None
     told: list[Any] = [None, None]
     if state.is_main_process:
