@@ -16,7 +16,7 @@ __all__ = ["WeightTarget"]
 class WeightTarget:
     """A module in memory that takes over the weights of sources of the same architecture.
 
-    A refused source leaves it as it was. For LoRA adapters on a plain model the base weights that an adapter
+    A refused source leaves it as it was. Where the module is a plain model the base weights that an adapter
     changes are kept, so that the next adapter replaces it exactly.
     """
 
@@ -39,8 +39,12 @@ class WeightTarget:
             self._take_adapter(Path(source))
 
     def _take_module(self, source: nn.Module, where: str) -> None:
+        base: dict[str, Tensor] = {}
         if not _is_peft(self._module):
             state = memory_state(source)
+            if _is_peft(source):
+                plain = memory_state(source, with_adapter=False)
+                base = {name: plain[name].clone() for name in plain if plain[name].data_ptr() != state[name].data_ptr()}
         elif _is_peft(source):
             _compare_scaling(source, self._module, where)
             state = dict(source.state_dict())
@@ -51,7 +55,7 @@ class WeightTarget:
                 "folder, or sample with a plain model"
             )
         _copy(state, self._module, where)
-        self._base = {}
+        self._base = base
 
     def _take_adapter(self, folder: Path) -> None:
         base = memory_state(self._module) | self._base

@@ -1,0 +1,301 @@
+"""Rollouts with vLLM in this process, beside the trainer: weights go from module to engine through memory."""
+
+import math
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from rltoolkit.errors import RolloutError
+from rltoolkit.rollout.adapters import adapted_weights
+from rltoolkit.rollout.base import check_request
+from rltoolkit.rollout.engine import EngineOptions
+from rltoolkit.rollout.vllm_engine import end_engine, start_engine
+from rltoolkit.rollout.vllm_sampling import sampling_fields
+from rltoolkit.rollout.vllm_worker.rltoolkit_vllm_worker import PolicyWorker, load_weights
+from rltoolkit.rollout.weights import (
+    FolderKind,
+    PolicySource,
+    adapter_of,
+    architecture_of,
+    folder_kind,
+    load_policy,
+    memory_state,
+    policy_config,
+    policy_state,
+    write_adapter,
+)
+from rltoolkit.types import Sample, SamplingParams, StopReason
+
+__all__ = ["VLLMBackend"]
+
+DECIDING_FIELDS = (
+    "model_type",
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "hidden_act",
+    "rms_norm_eps",
+    "rope_parameters",
+    "sliding_window",
+    "tie_word_embeddings",
+)
+"""Fields of a config that say what a model computes, apart from its weights."""
+
+
+class VLLMBackend:
+    """A `RolloutBackend` on vLLM in this process; version 0 is what the model folder holds.
+
+    LoRA adapters stay unmerged where `engine.lora_rank` allows their rank and vLLM their kind, else they are
+    merged into copies of the weights.
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        eos_token_ids: Sequence[int],
+        engine: EngineOptions = EngineOptions(),  # noqa: B008  frozen
+        seed: int = 0,
+    ) -> None:
+        """Start vLLM with a model folder; `eos_token_ids` end a sample.
+
+        `seed` is that of the engine; samples depend on the seeds given to `generate` alone. Raises RolloutError
+        when vLLM is not installed or cannot start, and when the folder has no model.
+        """
+        if not eos_token_ids:
+            raise RolloutError("eos_token_ids is empty; give at least one token that ends a sample")
+        if Path(model).exists() and folder_kind(model) is not FolderKind.MODEL:
+            raise RolloutError(f"{model} is the folder of an adapter; start with the model it belongs to, then sync it")
+        self.version = 0
+        self._eos = tuple(eos_token_ids)
+        self._options = engine
+        self._config = policy_config(model)
+        self._llm = start_engine(model, engine, seed)
+        self._context: int = self._llm.llm_engine.model_config.max_model_len
+        self._state = "awake"
+        self._scratch = Path(tempfile.mkdtemp(prefix="rltoolkit-vllm-"))
+        self._base: Path | None = Path(model) if Path(model).is_dir() else None
+        """The folder of the model that adapter folders stand on; None where it came from memory."""
+        self._prints: tuple[int, ...] | None = None
+        """Of the weights in the engine, where they are those of a PEFT model without its adapter."""
+        self._plain = True
+        """Whether the weights in the engine are whole, with no adapter merged into them."""
+        self._adapter: Any = None
+        self._adapters = 0
+
+    def generate(
+        self,
+        prompt_token_ids: Sequence[Sequence[int]],
+        n: int,
+        sampling: SamplingParams,
+        seeds: Sequence[int],
+    ) -> list[list[Sample]]:
+        """Draw `n` samples for every prompt; see `RolloutBackend.generate`.
+
+        vLLM computes a row among others, so that rounding may flip a rare token with the batch.
+        """
+        self._check_usable()
+        vocabulary = getattr(self._config.get_text_config(decoder=True), "vocab_size", None)
+        check_request(prompt_token_ids, n, sampling, seeds, vocabulary=vocabulary, context=self._context)
+        if not prompt_token_ids:
+            return []
+        from vllm import SamplingParams as EngineParams  # type: ignore[import-not-found]
+
+        params = [EngineParams(**sampling_fields(sampling, n, s, self._eos), detokenize=False) for s in seeds]
+        prompts = [{"prompt_token_ids": list(prompt)} for prompt in prompt_token_ids]
+        answers = self._llm.generate(prompts, params, use_tqdm=False, lora_request=self._adapter)
+        if [list(answer.prompt_token_ids) for answer in answers] != [p["prompt_token_ids"] for p in prompts]:
+            raise RolloutError(
+                f"vLLM gave {len(answers)} answers that are not those to the {len(prompts)} prompts asked; were requests "
+                "left over from an interrupted call? Make a new backend"
+            )
+        samples = [[self._sample(out) for out in sorted(a.outputs, key=lambda out: out.index)] for a in answers]
+        return [drawn * n if sampling.greedy else drawn for drawn in samples]
+
+    def sync(self, source: PolicySource, version: int) -> None:
+        """Take over the weights of `source` and call them `version`; see `RolloutBackend.sync`.
+
+        A refused source leaves the weights as they were. When loading itself fails nothing can be sampled until
+        a sync succeeds.
+        """
+        self._check_open()
+        if isinstance(source, nn.Module):
+            self._sync_module(source)
+        elif folder_kind(source) is FolderKind.MODEL:
+            self._check_config(source)
+            self._load(PolicyWorker.rltoolkit_load, str(source))
+            self._base, self._plain, self._adapter = Path(source), True, None
+        else:
+            self._sync_adapter(Path(source))
+        if not self._llm.reset_prefix_cache():
+            self._state = "without weights"
+            raise RolloutError("vLLM did not reset its prefix cache, requests are still running; sync between requests")
+        self.version = version
+
+    def sleep(self) -> None:
+        """Give device memory back until `wake`: the cache, and the weights to the host's memory.
+
+        Does nothing on a CPU, or with `engine.sleep` false, than to refuse requests.
+        """
+        self._check_open()
+        if self._sleeps():
+            self._llm.sleep(level=1)  # level 2 would drop the weights, and nobody may have to sync after waking
+        self._state = "asleep"
+
+    def wake(self) -> None:
+        """Take the memory again."""
+        if self._state == "asleep":
+            if self._sleeps():
+                self._llm.wake_up()
+            self._state = "awake"
+
+    def close(self) -> None:
+        """End the engine and free its memory."""
+        if self._state != "closed":
+            self._state = "closed"
+            engine, self._llm = self._llm, None
+            end_engine(engine)
+            shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        """Return the backend itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""
+        self.close()
+
+    def _check_open(self) -> None:
+        if self._state in ("asleep", "closed"):
+            remedy = "call wake() first" if self._state == "asleep" else "make a new one"
+            raise RolloutError(f"the rollout backend is {self._state}; {remedy}")
+
+    def _check_usable(self) -> None:
+        self._check_open()
+        if self._state != "awake":
+            raise RolloutError(f"the rollout backend is {self._state}: its last sync failed midway; sync again")
+
+    def _sleeps(self) -> bool:
+        return bool(self._llm.llm_engine.model_config.enable_sleep_mode)
+
+    def _sync_module(self, module: nn.Module) -> None:
+        self._check_config(module)
+        facts = adapter_of(module)
+        if facts is None or not self._takes(facts.rank, facts.unmerged):
+            self._load(load_weights, policy_state(module))
+            self._base, self._plain, self._adapter = None, facts is None, None
+            return
+        base = policy_state(module, with_adapter=False)
+        prints = _fingerprints(base)
+        if prints != self._prints:
+            self._load(load_weights, base)
+            self._base, self._prints, self._plain = None, prints, True
+        folder = self._scratch / "adapter"
+        write_adapter(module, folder)
+        self._use_adapter(folder)
+
+    def _sync_adapter(self, folder: Path) -> None:
+        facts = adapter_of(folder)
+        unmerged = facts is not None and self._takes(facts.rank, facts.unmerged)
+        if unmerged and self._plain:
+            self._use_adapter(folder)
+            return
+        if self._base is None:
+            reason = facts.reason if facts is not None and facts.reason else f"engine.lora_rank is {self._lora_rank()}"
+            raise RolloutError(
+                f"the adapter {folder} has to be merged ({reason}), and the model it stands on came from memory; sync "
+                "the PEFT model itself, or sync the model's folder first"
+            )
+        if unmerged:
+            self._load(PolicyWorker.rltoolkit_load, str(self._base))
+            self._plain = True
+            self._use_adapter(folder)
+            return
+        model = load_policy(self._base)
+        for name, tensor in adapted_weights(architecture_of(model), memory_state(model), folder).items():
+            model.get_parameter(name).data = tensor
+        self._load(load_weights, policy_state(model))
+        self._adapter = None
+
+    def _takes(self, rank: int, unmerged: bool) -> bool:
+        """Whether the engine loads an adapter of this rank as it is."""
+        most = self._lora_rank()
+        return unmerged and most is not None and rank <= most
+
+    def _lora_rank(self) -> int | None:
+        return self._options.max_lora_rank
+
+    def _use_adapter(self, folder: Path) -> None:
+        """Load an adapter folder under a new id (vLLM caches by id), in the place of the last one."""
+        from vllm.lora.request import LoRARequest  # type: ignore[import-not-found]
+
+        self._adapters += 1
+        request = LoRARequest(f"policy-{self._adapters}", self._adapters, str(folder))
+        engine = self._llm.llm_engine
+        try:
+            if self._adapter is not None:
+                engine.remove_lora(self._adapter.lora_int_id)
+                self._adapter, self._state = None, "without weights"
+            engine.add_lora(request)
+        except Exception as error:  # vLLM raises what it likes for an adapter that does not fit
+            self._state = "without weights"
+            raise RolloutError(
+                f"vLLM cannot load the adapter {folder}: {error}; sync the whole model, or leave engine.lora_rank "
+                "unset, so that adapters are merged"
+            ) from error
+        self._adapter, self._state = request, "awake"
+
+    def _load(self, load: Any, weights: dict[str, Tensor] | str) -> None:
+        """Run a loader of the worker; ValueError is its refusal, all else leaves the weights mixed."""
+        before = (self._state, self._prints, self._plain)
+        self._state, self._prints, self._plain = "without weights", None, False
+        try:
+            self._llm.collective_rpc(load, args=(weights,))
+        except ValueError as error:
+            self._state, self._prints, self._plain = before
+            raise RolloutError(f"the weights do not fit the model of the engine: {error}") from error
+        except Exception as error:  # whatever vLLM raises
+            raise RolloutError(f"vLLM could not take over the weights: {error}; sync again") from error
+        self._state = "awake"
+
+    def _check_config(self, source: PolicySource) -> None:
+        given, served = (c.get_text_config(decoder=True) for c in (policy_config(source), self._config))
+        for field in DECIDING_FIELDS:
+            one, other = getattr(given, field, None), getattr(served, field, None)
+            if one != other:
+                name = type(source).__name__ if isinstance(source, nn.Module) else source
+                raise RolloutError(
+                    f"{name} is another model than the engine's: {field} is {one}, expected {other}; give weights of "
+                    "the model the backend was started with"
+                )
+
+    def _sample(self, output: Any) -> Sample:
+        """Convert one answer of vLLM."""
+        ids = tuple(output.token_ids)
+        logprobs = tuple(float(step[token].logprob) for token, step in zip(ids, output.logprobs, strict=True))
+        if not ids or not all(map(math.isfinite, logprobs)):
+            raise RolloutError(
+                f"vLLM drew {len(ids)} tokens with log-probs that are not all finite; check the policy's weights and "
+                "its dtype"
+            )
+        if output.finish_reason not in ("stop", "length"):
+            raise RolloutError(f"vLLM ended a sample by {output.finish_reason!r}, neither stop nor length; ask again")
+        return Sample(ids, logprobs, StopReason(output.finish_reason), self.version)
+
+
+def _fingerprints(weights: dict[str, Tensor]) -> tuple[int, ...]:
+    """One number per weight that changes when any bit of it does, but for rare coincidence: see torch.hash_tensor."""
+    hashes = [torch.hash_tensor(tensor).view(torch.int64) for tensor in weights.values()]
+    return tuple(int(value) for value in hashes)
