@@ -82,7 +82,8 @@ def main() -> None:
         return
     lengths = [len(prompt) for prompt in ragged_prompts()]
     record: dict[str, Any] = {
-        "command": "python benchmarks/rollout.py " + " ".join(sys.argv[1:]),
+        "command": f"python benchmarks/rollout.py --repetitions {options.repetitions} --threads {options.threads}"
+        + (" --vllm-python PYTHON" if options.vllm_python else ""),
         "prompts": {"count": PROMPTS, "tokens": [min(lengths), statistics.median(lengths), max(lengths)]},
         "new_tokens": NEW_TOKENS,
         "dtype": "float32",
@@ -231,7 +232,9 @@ def generate_side(model: Any, ragged: bool, batch: int) -> Side:
 def server_side(folder: str, dtype: str, python: str, model: Any) -> Iterator[Side]:
     """Start a vLLM server on the CPU and sample through the pool's backend."""
     from rltoolkit.rollout.servers.backend import ServerOptions, VLLMServerBackend
-    from rltoolkit.rollout.servers.launch import LaunchOptions, ServerFleet
+
+    from rltoolkit.rollout.servers.launch import ServerFleet
+    from rltoolkit.rollout.servers.launch_options import LaunchOptions
 
     with contextlib.ExitStack() as stack:
         logs = Path(stack.enter_context(tempfile.TemporaryDirectory()))

@@ -22,6 +22,7 @@ logits and sampling are free in it, so no engine reaches it.
 """
 
 import argparse
+import asyncio
 import contextlib
 import copy
 import importlib.util
@@ -33,7 +34,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -317,10 +317,10 @@ def vllm_engine(model: Any, work: Work, options: argparse.Namespace) -> Iterator
 @contextlib.contextmanager
 def server_engine(model: Any, work: Work, options: argparse.Namespace) -> Iterator[Engine]:
     """Yield one vLLM server over HTTP, all requests at once, in the form in which the backend sends them."""
-    import httpx
-    from rltoolkit.rollout.servers.launch import LaunchOptions, ServerFleet
-
     from rltoolkit.rollout.engine import EngineOptions
+    from rltoolkit.rollout.servers.http import HttpClient
+    from rltoolkit.rollout.servers.launch import ServerFleet
+    from rltoolkit.rollout.servers.launch_options import LaunchOptions
     from rltoolkit.rollout.vllm_sampling import completion_request
 
     on_gpu = model.device.type == "cuda"
@@ -340,17 +340,21 @@ def server_engine(model: Any, work: Work, options: argparse.Namespace) -> Iterat
         stack.enter_context(fleet)
         fleet.start()
         fleet.wait_until_healthy()
-        limits = httpx.Limits(max_connections=len(work.prompts), max_keepalive_connections=len(work.prompts))
-        client = stack.enter_context(httpx.Client(base_url=fleet.urls[0], timeout=600, limits=limits))
-        pool = stack.enter_context(ThreadPoolExecutor(len(work.prompts)))
 
-        def ask(i: int, seed: int) -> int:
+        async def ask_all(seed: int) -> list[int]:
+            client = HttpClient(fleet.urls[0])
+            try:
+                return await asyncio.gather(*(ask(client, i, seed + i) for i in range(len(work.prompts))))
+            finally:
+                client.close()
+
+        async def ask(client: HttpClient, i: int, seed: int) -> int:
             params = SamplingParams(max_new_tokens=work.limits[i])
-            body = completion_request("policy", work.prompts[i], params, 1, seed + i, eos_token_ids=())
-            answer = client.post("/v1/completions", json=body)
-            return len(answer.raise_for_status().json()["choices"][0]["token_ids"])
+            body = completion_request("policy", work.prompts[i], params, 1, seed, eos_token_ids=())
+            answer = await client.request("POST", "/v1/completions", body, timeout_s=600)
+            return len(answer.json()["choices"][0]["token_ids"])
 
-        yield lambda seed: list(pool.map(ask, range(len(work.prompts)), [seed] * len(work.prompts)))
+        yield lambda seed: asyncio.run(ask_all(seed * len(work.prompts)))
 
 
 def save(model: Any, folder: str) -> None:
@@ -463,7 +467,7 @@ def main() -> None:
     ceiling = ceiling_tokens_per_second(work, traffic, bandwidth)
     outcomes = measure(model, work, options)
     record = {
-        "command": "python benchmarks/gpu/rollout.py " + " ".join(sys.argv[1:]),
+        "command": f"python benchmarks/gpu/rollout.py --size {options.size} --repetitions {options.repetitions}",
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "versions": collect_versions(),
         "options": {key: str(value) for key, value in vars(options).items() if key != "out"},
