@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from eval.judging import judge, write_samples
 from eval.metrics import JudgedSample, mean, outcome_counts, scores_by_question, truncated_fraction
+from eval.sampler import SamplerChoice, open_sampler
 from eval.stats import Estimate, mean_with_interval
 from eval.tasks import load_task
 from eval.tasks.base import PromptFormat, Task
@@ -18,7 +19,6 @@ from rltoolkit.data.prompts import Prompt, prompt_token_ids
 from rltoolkit.data.tokenizer import load_tokenizer, require_chat_template
 from rltoolkit.errors import DataError
 from rltoolkit.rollout.base import RolloutBackend, request_seed
-from rltoolkit.rollout.load import load_transformers_backend
 from rltoolkit.run.atomic import write_json
 from rltoolkit.run.versions import collect_versions
 from rltoolkit.types import SamplingParams
@@ -160,15 +160,20 @@ def run_tasks(
     prompt_format: PromptFormat | None = None,
     dtype: str = "auto",
     device: str | None = None,
+    backend: str = "transformers",
+    urls: Sequence[str] = (),
     show_progress: bool = True,
 ) -> list[TaskResult]:
     """Evaluate a model folder (or hub name) on tasks known by name; what `rltoolkit eval` does.
 
     `temperature` None is greedy for n = 1 and 1.0 for more; `max_new_tokens` and `prompt_format` None take
-    the task's; `limit` questions are chosen by `seed`. Into the folder `output` go `results.json` and
-    `samples-<task>.jsonl`; a folder that holds results already is refused. Raises DataError, ModelError or
-    RolloutError; tasks, settings and the tokenizer are checked before any weight is loaded.
+    the task's; `limit` questions are chosen by `seed`. `backend` is transformers, vllm or vllm-server, the
+    latter with the `urls` of servers that see the model's folder; `dtype` and `device` are explained at
+    `SamplerChoice`. Into the folder `output` go `results.json` and `samples-<task>.jsonl`; a folder that holds
+    results already is refused. Raises DataError, ModelError or RolloutError; tasks, settings and the tokenizer
+    are checked before any weight is loaded.
     """
+    choice = SamplerChoice(backend, tuple(urls), dtype, device)
     if output is not None and (output / RESULTS).exists():
         raise DataError(f"{output / RESULTS} exists already; give another output folder, nothing is overwritten")
     if not tasks:
@@ -183,11 +188,11 @@ def run_tasks(
     for task in loaded:
         _check(n, task.sampling)
         _prompt_ids(task, tokenizer)
-    with load_transformers_backend(model_path, tokenizer, dtype=dtype, device=device) as backend:
-        results = [_run_task(backend, tokenizer, task, n, seed, output, show_progress) for task in loaded]
+    with open_sampler(choice, model_path, tokenizer, seed=seed) as sampler:
+        results = [_run_task(sampler, tokenizer, task, n, seed, output, show_progress) for task in loaded]
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
-        settings = {"model": str(model_path), "versions": collect_versions()}
+        settings = {"model": str(model_path), "backend": backend, "versions": collect_versions()}
         write_json(output / RESULTS, settings | {"results": [result.to_dict() for result in results]})
     return results
 

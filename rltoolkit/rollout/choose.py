@@ -1,5 +1,6 @@
 """From a recipe's rollout section to a sampler: the one place where the phases of a run get theirs."""
 
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,7 +21,15 @@ if TYPE_CHECKING:
 
     from rltoolkit.rollout.servers.backend import ServerOptions
 
-__all__ = ["Rollouts", "engine_options", "local_folder", "saved_end_token_ids", "server_options"]
+__all__ = [
+    "Rollouts",
+    "adapter_base",
+    "engine_options",
+    "local_folder",
+    "saved_end_token_ids",
+    "server_options",
+    "sync_saved",
+]
 
 WEIGHTS_FOLDER = "rollout"
 """Inside a run's folder: the weights on their way to servers."""
@@ -98,15 +107,16 @@ class Rollouts:
 
         For one process, usually the main one: the others are neither asked nor needed, and ask nothing meanwhile.
         """
-        source = policy
         if self.samples_here:
-            source = self._load(str(policy)) if isinstance(policy, str | Path) else policy
-            backend = self._around(source)
+            policy = self._load(str(policy)) if isinstance(policy, str | Path) else policy
+            backend = self._around(policy)
         else:
-            source = local_folder(policy) if isinstance(policy, str | Path) else policy
             backend = self._opened()
         with awake(backend):
-            backend.sync(source, version)
+            if isinstance(policy, str | Path):
+                sync_saved(backend, policy, version)
+            else:
+                backend.sync(policy, version)
             yield backend
 
     def close(self) -> None:
@@ -167,6 +177,29 @@ def server_options(section: ServersSection) -> "ServerOptions":
         health_timeout_s=section.health_timeout_s,
         concurrency=section.concurrency,
     )
+
+
+def sync_saved(backend: RolloutBackend, name_or_path: str | Path, version: int) -> None:
+    """Give the backend a saved policy; of an adapter, the model it was trained on goes first.
+
+    Without that, an adapter would stand on whatever the sampler had before.
+    """
+    folder = local_folder(name_or_path)
+    base = adapter_base(folder)
+    if base is not None:
+        backend.sync(local_folder(base), version)
+    backend.sync(folder, version)
+
+
+def adapter_base(folder: Path) -> str | None:
+    """Folder or hub name of the model that a saved adapter belongs to; None for the folder of a whole model."""
+    path = folder / "adapter_config.json"
+    if not path.is_file():
+        return None
+    base = json.loads(path.read_text(encoding="utf-8")).get("base_model_name_or_path")
+    if not base:
+        raise ModelError(f"{path} does not say which model the adapter belongs to; set base_model_name_or_path there")
+    return str(base)
 
 
 def local_folder(name_or_path: str | Path) -> Path:

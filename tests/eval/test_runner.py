@@ -196,7 +196,7 @@ def test_run_tasks_writes_results_and_samples_and_overwrites_nothing(model_folde
 
 
 def test_run_tasks_refuses_before_any_weight_is_loaded(model_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("eval.runner.load_transformers_backend", lambda *_a, **_k: pytest.fail("weights were loaded"))
+    monkeypatch.setattr("eval.sampler.load_transformers_backend", lambda *_a, **_k: pytest.fail("weights were loaded"))
     cases = [
         (model_folder, {"tasks": []}, DataError, "no task given"),
         (model_folder, {"tasks": ["contdown"]}, DataError, "did you mean countdown"),
