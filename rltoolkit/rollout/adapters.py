@@ -225,13 +225,15 @@ def adapted_weights(architecture: nn.Module, base: Mapping[str, Tensor], folder:
             "weights; merge it into the model (merge_and_unload) and give the folder of the whole model"
         )
     config.init_lora_weights = False  # no random start is needed
+    untouched = {tensor.data_ptr() for tensor in base.values()}
+    if _targets_embeddings(config.to_dict()):  # the adapter's file brings their base weights, too, to be written over
+        base = {name: t.clone() if any(part in name for part in EMBEDDINGS) else t for name, t in base.items()}
     architecture.load_state_dict(base, strict=False, assign=True)
     try:
         peft = get_peft_model(architecture, config)
     except ValueError as error:
         raise RolloutError(f"the adapter {folder} does not fit {type(architecture).__name__}: {error}") from error
     fill_adapter(peft, folder)
-    untouched = {tensor.data_ptr() for tensor in base.values()}
     changed = {name: tensor for name, tensor in merged_state(peft).items() if tensor.data_ptr() not in untouched}
     tied: Any = architecture.all_tied_weights_keys
     for name, source in tied.items():

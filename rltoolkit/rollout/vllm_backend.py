@@ -116,7 +116,7 @@ class VLLMBackend:
         answers = self._llm.generate(prompts, params, use_tqdm=False, lora_request=self._adapter)
         if [list(answer.prompt_token_ids) for answer in answers] != [p["prompt_token_ids"] for p in prompts]:
             raise RolloutError(
-                f"vLLM gave {len(answers)} answers that are not those to the {len(prompts)} prompts asked; were requests "
+                f"vLLM gave {len(answers)} answers that are not those to the {len(prompts)} prompts; were requests "
                 "left over from an interrupted call? Make a new backend"
             )
         samples = [[self._sample(out) for out in sorted(a.outputs, key=lambda out: out.index)] for a in answers]

@@ -71,8 +71,8 @@ def folder_kind(folder: str | Path) -> FolderKind:
         )
     if not any(file.stat().st_size for file in files):
         raise RolloutError(
-            f"cannot take weights from {path}: it is the folder of a {kind}, but without weights (*.safetensors); give "
-            "a complete checkpoint, as save_pretrained writes it"
+            f"cannot take weights from {path}: it is a folder of kind {kind}, but without weights (*.safetensors); "
+            "give a complete checkpoint, as save_pretrained writes it"
         )
     return kind
 
@@ -193,6 +193,7 @@ def write_policy(
     state = policy_state(module, with_adapter=with_adapter)
     if dtype is not None:
         state = {name: t.to(dtype) if t.is_floating_point() else t for name, t in state.items()}
+    state = {name: _on_its_own(tensor) for name, tensor in state.items()}
     inner = base_module(module)
     config = copy.deepcopy(inner.config)
     config.architectures = [type(inner).__name__]
@@ -202,6 +203,12 @@ def write_policy(
         config.save_pretrained(new)
         if getattr(inner, "generation_config", None) is not None:
             inner.generation_config.save_pretrained(new)
+
+
+def _on_its_own(tensor: Tensor) -> Tensor:
+    """Return a tensor that is all of its memory: safetensors refuses a part, such as one expert of several."""
+    whole = tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
+    return tensor if whole else tensor.clone()
 
 
 def load_policy(folder: str | Path, *, dtype: torch.dtype | str = "auto") -> Any:

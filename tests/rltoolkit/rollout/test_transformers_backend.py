@@ -283,3 +283,20 @@ def test_end_tokens_come_from_the_tokenizer_and_the_generation_config(tiny_model
     assert end_token_ids(model, SimpleNamespace(eos_token_id=5)) == (5,)
     with pytest.raises(RolloutError, match="names an end-of-sequence token"):
         end_token_ids(model, SimpleNamespace(eos_token_id=None))
+
+
+def test_no_two_samples_of_a_prompt_coincide(tiny_model):
+    """At 5 bits a token and 40 tokens without an end, equal samples would mean equal streams."""
+    model = tiny_model()
+    backend = TransformersBackend(model, eos_token_ids=[31])
+    model.lm_head.weight.data.zero_()  # uniform
+    model.lm_head.weight.data[31] = 0
+    samples = backend.generate([[5, 6], [5, 6]], 200, SamplingParams(max_new_tokens=40), [1, 2])
+    whole = [s.token_ids for answers in samples for s in answers if len(s.token_ids) > 8]
+    assert len(whole) > 200
+    assert len(set(whole)) == len(whole)
+
+
+def test_n_of_zero_is_refused(tiny_model):
+    with pytest.raises(RolloutError, match="n is 0; ask for at least 1"):
+        _backend(tiny_model()).generate([[3]], 0, PARAMS, [0])
