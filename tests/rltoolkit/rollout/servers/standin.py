@@ -1,0 +1,224 @@
+"""A stand-in for a vLLM server: the same endpoints, real samples of a tiny model, and faults on demand.
+
+It is for what must go wrong at a given moment; what vLLM itself does is tested against vLLM.
+"""
+
+import json
+import socket
+import struct
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+from rltoolkit.rollout.transformers_backend import TransformersBackend
+from rltoolkit.types import SamplingParams
+
+
+class StandIn:
+    """A server on a port of its own, which it keeps when it dies and comes back."""
+
+    def __init__(self, model):
+        self.start_model = model
+        self.port = None
+        self.fault = lambda path: None
+        """Path -> None, or "hang", "cut", "drop", "html", a status, or seconds to wait before answering."""
+        self.lora_rank = None
+        self.extension = True
+        self.logprobs_mode = "processed_logprobs"
+        self.dev = True
+        self.loads = True
+        self.resets = True
+        self.device = "cpu"
+        self.description = {}
+        self.paths = []
+        self.running = self.most_running = self.connections = 0
+        self.lock = threading.Lock()
+        self.released = threading.Event()
+        self._server = None
+        self.start()
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self):
+        """Serve the model it was made with, as after a restart."""
+        self.forget()
+        self.released.clear()
+        self._sockets = []
+        self._server = ThreadingHTTPServer(("127.0.0.1", self.port or 0), _handler(self), bind_and_activate=False)
+        self._server.daemon_threads = True
+        self._server.request_queue_size = 256
+        self._server.server_bind()
+        self._server.server_activate()
+        self.port = self._server.server_address[1]
+        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+
+    def forget(self):
+        """Take the start weights and the start tag, as an unnoticed restart does."""
+        self.model, self.tag, self.adapters = self.start_model, "default", {}
+
+    def die(self):
+        """End at once, and every connection with it."""
+        if self._server is None:
+            return
+        server, self._server = self._server, None
+        self.released.set()
+        server.shutdown()
+        server.server_close()
+        for connection in self._sockets:
+            try:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                connection.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+    def count(self, path):
+        return sum(p == path for p in self.paths)
+
+    def answer(self, path, body):
+        """Return status and JSON (or text)."""
+        if not self.dev and path in ("/server_info", "/collective_rpc", "/weight_info"):
+            return 404, {"detail": "Not Found"}
+        return getattr(self, "at" + path.replace("/", "_").replace("v1_", ""), lambda body: (404, {}))(body)
+
+    def at_health(self, body):
+        return 200, ""
+
+    def at_models(self, body):
+        own = {"id": "policy", "parent": None, "max_model_len": 128}
+        return 200, {"data": [{"id": name, "parent": "policy"} for name in self.adapters] + [own]}
+
+    def at_server_info(self, body):
+        config = {
+            "model_config": {"dtype": "torch.float32", "max_model_len": 128, "logprobs_mode": self.logprobs_mode},
+            "device_config": {"device": self.device},
+            "parallel_config": {"worker_extension_cls": "worker.PolicyWorker" if self.extension else ""},
+            "lora_config": {"max_lora_rank": self.lora_rank} if self.lora_rank else None,
+        }
+        return 200, {"vllm_config": config}
+
+    def at_weight_info(self, body):
+        return 200, {"weight_version": self.tag}
+
+    def at_update_weight_version(self, body):
+        self.tag = body["new_version"]
+        return 200, {"success": True}
+
+    def at_reset_prefix_cache(self, body):
+        return 200, {"success": self.resets}
+
+    def at_collective_rpc(self, body):
+        if body["method"] == "rltoolkit_model":
+            config = self.model.config
+            return 200, {"results": [{"vocab_size": config.vocab_size, "hidden_size": config.hidden_size}]}
+        try:
+            model = AutoModelForCausalLM.from_pretrained(body["kwargs"]["weights_path"], dtype=torch.float32)
+        except OSError as error:
+            return 500, {"error": {"message": str(error)}}
+        if self.loads:
+            self.model = model.eval()
+        return 200, {"results": [None]}
+
+    def at_load_lora_adapter(self, body):
+        self.adapters[body["lora_name"]] = body["lora_path"]
+        return 200, "Success"
+
+    def at_unload_lora_adapter(self, body):
+        return (200, "Success") if self.adapters.pop(body["lora_name"], None) else (404, {})
+
+    def at_completions(self, body):
+        if max(body["prompt"]) >= self.model.config.vocab_size:
+            return 400, {"error": {"message": f"token id {max(body['prompt'])} is out of vocabulary"}}
+        model = self.model
+        if body["model"] != "policy":
+            if body["model"] not in self.adapters:
+                return 404, {"error": {"message": f"no model {body['model']}"}}
+            base = AutoModelForCausalLM.from_config(self.model.config)
+            base.load_state_dict(self.model.state_dict())
+            model = PeftModel.from_pretrained(base, self.adapters[body["model"]]).eval()
+        names = ("temperature", "top_p", "top_k", "min_p")
+        sampling = SamplingParams(**{name: body[name] for name in names}, max_new_tokens=body["max_tokens"])
+        with self.lock:
+            backend = TransformersBackend(model, eos_token_ids=body["stop_token_ids"] or [10**6])
+            samples = backend.generate([body["prompt"]], body["n"], sampling, [body["seed"]])[0]
+        choices = [
+            {
+                "index": k,
+                "token_ids": sample.token_ids,
+                "logprobs": {"token_logprobs": sample.logprobs},
+                "finish_reason": sample.stop_reason,
+                "prompt_token_ids": body["prompt"],
+            }
+            for k, sample in enumerate(samples)
+        ]
+        return 200, {"choices": choices[::-1]}
+
+
+def _handler(stand_in):
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        wbufsize = -1
+        disable_nagle_algorithm = True
+
+        def setup(self):
+            super().setup()
+            stand_in.connections += 1
+            stand_in._sockets.append(self.connection)
+
+        def handle(self):
+            try:
+                super().handle()
+            except OSError:
+                pass
+
+        def log_message(self, *args):
+            pass
+
+        def do_GET(self):
+            self.respond()
+
+        def do_POST(self):
+            self.respond()
+
+        def respond(self):
+            body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or b"null")
+            path = self.path.partition("?")[0]
+            stand_in.paths.append(path)
+            fault = stand_in.fault(path)
+            if fault == "hang":
+                stand_in.released.wait(60)
+                self.close_connection = True
+                return
+            if fault == "drop":
+                self.close_connection = True
+                return
+            if isinstance(fault, float):
+                time.sleep(fault)
+            with stand_in.lock:
+                stand_in.running += path == "/v1/completions"
+                stand_in.most_running = max(stand_in.most_running, stand_in.running)
+            try:
+                status, answer = stand_in.answer(path, body)
+            finally:
+                with stand_in.lock:
+                    stand_in.running -= path == "/v1/completions"
+            if fault == "html":
+                status, answer = 200, "<html>welcome</html>"
+            if isinstance(fault, int):
+                status, answer = fault, {"error": {"message": "something broke"}}
+            data = (answer if isinstance(answer, str) else json.dumps(answer)).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            if fault == "cut":
+                data = data[: len(data) // 2]
+                self.close_connection = True
+            self.wfile.write(data)
+            self.wfile.flush()
+
+    return Handler

@@ -1,0 +1,309 @@
+import threading
+import time
+
+import pytest
+import torch
+
+from rltoolkit.errors import RolloutError
+from rltoolkit.rollout.servers import dispatch
+from rltoolkit.types import SamplingParams
+
+SHORT = SamplingParams(max_new_tokens=4)
+COMPLETIONS = "/v1/completions"
+
+
+@pytest.fixture
+def synced(stand_ins, connect, policy):
+    """Return a maker of stand-ins and a backend whose policy they all have."""
+
+    def make(count=1, **options):
+        made = stand_ins(count)
+        servers = made if count > 1 else [made]
+        backend = connect(*servers, **options)
+        backend.sync(policy, 3)
+        for server in servers:
+            server.paths.clear()
+        return backend, servers
+
+    return make
+
+
+def faulty(server, fault, times=10**9, path=COMPLETIONS):
+    """Have the next requests for `path` fail."""
+    left = iter(range(times))
+
+    def decide(asked):
+        return fault if asked == path and next(left, None) is not None else None
+
+    server.fault = decide
+
+
+def once_asked(server, action, requests=1):
+    """Do something to a server beside its answers, once it was asked."""
+
+    def wait():
+        while server.count(COMPLETIONS) < requests:
+            time.sleep(0.005)
+        action()
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    return thread
+
+
+def many(count):
+    return [[3 + i % 29, 3 + i // 29] for i in range(count)]
+
+
+def test_the_least_loaded_server_is_asked(synced, policy, check_logprobs):
+    backend, (quick, slow) = synced(2, concurrency=4)
+    faulty(slow, 0.2)
+    prompts = many(60)
+    check_logprobs(policy, prompts, backend.generate(prompts, 1, SHORT, range(60)))
+    assert quick.count(COMPLETIONS) + slow.count(COMPLETIONS) == 60
+    assert quick.count(COMPLETIONS) > 2 * slow.count(COMPLETIONS) > 0
+    assert 2 <= max(quick.most_running, slow.most_running) <= 8
+
+
+def test_many_requests_need_few_connections(synced, policy, check_logprobs):
+    backend, (server,) = synced(concurrency=8)
+    before = server.connections
+    prompts = many(300)
+    samples = backend.generate(prompts, 1, SamplingParams(max_new_tokens=1), range(300))
+    check_logprobs(policy, prompts, samples)
+    assert server.connections - before <= 8 + 3
+    assert server.most_running <= 8
+    assert server.count("/weight_info") < 250  # looks are shared by answers that come together
+
+
+def test_a_server_that_dies_loses_nothing(synced, policy, check_logprobs):
+    backend, (one, other) = synced(2, concurrency=8)
+    faulty(one, 0.1)
+    killer = once_asked(one, one.die)
+    prompts = many(60)
+    samples = backend.generate(prompts, 2, SHORT, range(60))
+    killer.join()
+    check_logprobs(policy, prompts, samples)
+    assert [len(group) for group in samples] == [2] * 60
+    assert 60 <= one.count(COMPLETIONS) + other.count(COMPLETIONS) <= 60 + 8
+
+
+def test_a_server_that_comes_back_with_its_start_weights_gets_the_policy_first(synced, policy, check_logprobs):
+    backend, (server,) = synced(concurrency=4)
+    faulty(server, 0.05)
+
+    def restart():
+        server.die()
+        time.sleep(0.5)
+        server.start()
+
+    restarter = once_asked(server, restart, requests=6)
+    prompts = many(30)
+    samples = backend.generate(prompts, 1, SHORT, range(30))
+    restarter.join()
+    check_logprobs(policy, prompts, samples)
+    assert server.tag.startswith(f"{backend.shared_policy.policy}:3:")
+
+
+def test_no_sample_of_a_server_that_forgot_the_policy_unnoticed_is_taken(synced, policy, check_logprobs):
+    backend, (one, other) = synced(2, concurrency=4)
+    prompts = many(120)
+    stop = threading.Event()
+
+    def forget_again_and_again():
+        for _ in range(3):
+            time.sleep(0.1)
+            one.forget()
+        stop.set()
+
+    forgetter = once_asked(one, forget_again_and_again)
+    samples = backend.generate(prompts, 1, SHORT, range(120))
+    forgetter.join()
+    check_logprobs(policy, prompts, samples)
+    assert one.count("/collective_rpc") >= 2
+
+
+def test_all_servers_away_and_back_again(synced, policy, check_logprobs):
+    backend, servers = synced(2)
+    for server in servers:
+        server.die()
+    timer = threading.Timer(0.6, servers[1].start)
+    timer.start()
+    samples = backend.generate(many(5), 1, SHORT, range(5))
+    timer.join()
+    check_logprobs(policy, many(5), samples)
+    assert servers[1].count("/collective_rpc") >= 1
+
+
+def test_a_sync_waits_for_a_server_and_the_others_get_the_policy_later(stand_ins, connect, policy, check_logprobs):
+    one, other = stand_ins(2)
+    one.die()
+    other.die()
+    timers = [threading.Timer(0.3, one.start), threading.Timer(1.0, other.start)]
+    for timer in timers:
+        timer.start()
+    backend = connect(one, other, concurrency=1)
+    backend.sync(policy, 1)
+    assert other.tag == "default"
+    faulty(one, 0.1)
+    samples = backend.generate(many(30), 1, SHORT, range(30))
+    check_logprobs(policy, many(30), samples)
+    assert other.count(COMPLETIONS) > 8  # beside the proof
+    for timer in timers:
+        timer.join()
+
+
+def test_all_servers_away_for_too_long(synced):
+    backend, servers = synced(2, wait_s=0.7)
+    for server in servers:
+        server.die()
+    started = time.monotonic()
+    with pytest.raises(RolloutError) as caught:
+        backend.generate(many(5), 1, SHORT, range(5))
+    assert 0.5 < time.monotonic() - started < 6
+    message = str(caught.value)
+    assert all(f"{server.url} (for" in message for server in servers)
+    assert "no server could be used for 0.7 s" in message
+    assert "ConnectionRefusedError" in message
+    assert "Start them again" in message
+
+
+def test_the_wait_begins_with_the_call(synced, policy):
+    backend, (server,) = synced()
+    server.die()
+    backend._pool._mark_down(backend._servers[0], "away since long ago")
+    backend._pool._none_since = -1e9
+    timer = threading.Timer(0.3, server.start)
+    timer.start()
+    assert len(backend.generate([[5]], 1, SHORT, [0])) == 1
+    timer.join()
+
+
+def test_a_server_that_hangs_is_left(synced, policy, check_logprobs):
+    backend, (one, other) = synced(2, health_timeout_s=0.5)
+    one.fault = lambda path: "hang"
+    started = time.monotonic()
+    prompts = many(20)
+    samples = backend.generate(prompts, 1, SHORT, range(20))
+    assert time.monotonic() - started < 15  # request_timeout_s is 20
+    check_logprobs(policy, prompts, samples)
+    started = time.monotonic()
+    backend.sync(policy, 4)  # does not wait for it again
+    backend.generate(prompts, 1, SHORT, range(20))
+    assert one.tag.partition(":")[2] != other.tag.partition(":")[2]
+
+
+def test_an_engine_that_hangs_behind_a_healthy_front_is_left(synced, policy, check_logprobs):
+    backend, (one, other) = synced(2, health_timeout_s=0.5, request_timeout_s=1.0)
+    faulty(one, "hang")
+    prompts = many(20)
+    check_logprobs(policy, prompts, backend.generate(prompts, 1, SHORT, range(20)))
+
+
+def test_a_slow_server_is_not_given_up(synced, policy, check_logprobs):
+    backend, (server,) = synced(health_timeout_s=1.0, concurrency=2)
+    server.fault = lambda path: {COMPLETIONS: 1.2, "/health": 0.4}.get(path)
+    samples = backend.generate(many(4), 1, SHORT, range(4))
+    check_logprobs(policy, many(4), samples)
+    assert server.count(COMPLETIONS) == 4
+    assert server.count("/health") >= 2
+    assert server.count("/collective_rpc") == 0
+
+
+@pytest.mark.parametrize("fault", ["cut", "drop", "html", 500, 502, 404])
+def test_a_request_that_fails_now_and_then_is_asked_again(synced, policy, check_logprobs, fault):
+    backend, (one, other) = synced(2, concurrency=2)
+    faulty(one, fault, times=2)
+    prompts = many(12)
+    samples = backend.generate(prompts, 1, SHORT, range(12))
+    check_logprobs(policy, prompts, samples)
+    assert one.count(COMPLETIONS) + other.count(COMPLETIONS) >= 13
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("cut", "the answer was cut off"),
+        ("html", "HTTP 200 with a body that is no JSON: <html>"),
+        (500, "HTTP 500: something broke"),
+    ],
+)
+def test_a_request_that_always_fails_is_an_error(synced, fault, message):
+    backend, (server,) = synced(retries=2)
+    faulty(server, fault)
+    with pytest.raises(RolloutError) as caught:
+        backend.generate([[5]], 1, SHORT, [0])
+    assert "prompt 0 failed 3 times on servers that are up" in str(caught.value)
+    assert f"POST {server.url}/v1/completions" in str(caught.value)
+    assert message in str(caught.value)
+    assert server.count(COMPLETIONS) == 3
+
+
+def test_a_request_past_its_deadline_on_a_healthy_server_is_an_error(synced):
+    backend, (server,) = synced(retries=1, request_timeout_s=0.4)
+    started = {}
+
+    def only_long_ones(path):
+        started[path] = started.get(path, 0) + 1
+        return 1.0 if path == COMPLETIONS and started[path] % 2 else None  # the probe between them is answered
+
+    server.fault = only_long_ones
+    with pytest.raises(RolloutError, match=r"failed 2 times.*no answer within 0\.4 s.*raise request_timeout_s"):
+        backend.generate([[5]], 1, SHORT, [0])
+
+
+def test_a_proxy_without_a_server_behind_it_is_waited_for(synced, policy, check_logprobs):
+    backend, (server,) = synced()
+    server.fault = lambda path: 502
+    threading.Timer(0.8, setattr, (server, "fault", lambda path: None)).start()
+    check_logprobs(policy, [[5]], backend.generate([[5]], 1, SHORT, [0]))
+
+
+def test_the_callers_mistake_ends_the_call_at_once(synced):
+    backend, (server,) = synced(concurrency=4)
+    server.fault = lambda path: (400 if server.count(COMPLETIONS) == 3 else 0.3) if path == COMPLETIONS else None
+    with pytest.raises(RolloutError, match=f"POST {server.url}.*HTTP 400: something broke; change the request"):
+        backend.generate(many(50), 1, SHORT, range(50))
+    assert server.count(COMPLETIONS) <= 8
+    asked = server.count(COMPLETIONS)
+    time.sleep(0.5)
+    assert server.count(COMPLETIONS) == asked  # the others were cancelled
+
+
+def test_a_request_that_ends_every_server_is_not_asked_for_ever(synced, monkeypatch):
+    monkeypatch.setattr(dispatch, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(dispatch, "MOST_LOSSES", 2)
+    backend, (server,) = synced()
+    policy = backend.shared_policy.policy
+
+    def deadly(path):
+        if path == COMPLETIONS and server.tag.startswith(policy):
+            server.forget()
+
+    server.fault = deadly
+    with pytest.raises(RolloutError, match="prompt 0 was on a server that went down 3 times.*it may be this request"):
+        backend.generate([[5]], 1, SHORT, [0])
+
+
+def test_two_runs_on_one_server_are_told_so(synced, monkeypatch):
+    monkeypatch.setattr(dispatch, "FIRST_PAUSE_S", 0.01)
+    backend, (server,) = synced()
+    policy = backend.shared_policy.policy
+
+    def another_run(path):
+        if path == COMPLETIONS and server.tag.startswith(policy):
+            server.tag = "somebody:1:else"
+
+    server.fault = another_run
+    with pytest.raises(RolloutError, match=f"another run uses {server.url}: .*servers of its own"):
+        backend.generate(many(20), 1, SHORT, range(20))
+
+
+def test_two_backends_may_use_a_server_in_turn(synced, connect, tiny_model, policy, check_logprobs):
+    backend, (server,) = synced()
+    other_policy = tiny_model(seed=6, dtype=torch.float32).eval()
+    other = connect(server)
+    for turn in range(2):
+        other.sync(other_policy, turn)
+        check_logprobs(other_policy, [[5]], other.generate([[5]], 1, SHORT, [0]))
+        check_logprobs(policy, [[5]], backend.generate([[5]], 1, SHORT, [0]))  # loads it again
