@@ -299,6 +299,8 @@ def engine_fits(draft: Draft) -> Iterator[Finding]:
         remedy = "remove them, or set rollout.backend=vllm-server"
         yield Finding("rollout.engine.args", "are flags of a server, given for backend vllm", remedy=remedy)
     for name in (name for name in draft.train() if name.startswith("vllm_")):
+        if name.startswith("vllm_importance_sampling"):  # what RLSP makes of any sampler's log-probs
+            continue
         instead = OF_TRLS_VLLM.get(name)
         remedy = f"set {instead}" if instead else "remove it, or set rollout.backend=trl-vllm"
         yield Finding(f"train.{name}", f"is of TRL's own vLLM, not of backend {rollout.backend}", remedy=remedy)

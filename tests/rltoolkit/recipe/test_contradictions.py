@@ -186,6 +186,7 @@ def test_urls_that_are_fine(tmp_path: Path, urls: str) -> None:
         ([*SERVER, "rollout.engine.max_model_len=768"], []),
         (["rollout.engine.max_model_len=7"], []),
         ([*SERVER, "train.vllm_mode=server"], ["train.vllm_mode"]),
+        ([*SERVER, "train.vllm_importance_sampling_mode=token_truncate"], []),
         (["rollout.backend=vllm", "train.vllm_tensor_parallel_size=2"], ["train.vllm_tensor_parallel_size"]),
         ([*SERVER, "rollout.servers.devices=[0, 0]"], ["rollout.servers.devices"]),
         ([*SERVER, "rollout.servers.devices=[-1]"], ["rollout.servers.devices"]),
