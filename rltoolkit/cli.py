@@ -66,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_check(commands)
     _add_verify(commands)
     _add_eval(commands)
+    _add_serve(commands)
     return parser
 
 
@@ -133,6 +134,16 @@ def _add_eval(commands: argparse._SubParsersAction[Any]) -> None:
     parser.add_argument("--device", help="default: a GPU if there is one")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="write results.json and all samples there")
+
+
+def _add_serve(commands: argparse._SubParsersAction[Any]) -> None:
+    text = (
+        "Start vLLM servers for a recipe's rollouts, one per GPU or one on the CPU, and watch them until Ctrl-C. They "
+        "bind loopback unless rollout.servers.host says otherwise: their control endpoints (weights, rpc) have no "
+        "authentication, so let only a private network reach them."
+    )
+    example = "rltoolkit serve recipes/rlsp/quickstart.yaml rollout.servers.port=8100"
+    _add_recipe(_command(commands, "serve", text, example, _serve))
 
 
 def _positive(text: str) -> int:
@@ -211,6 +222,16 @@ def _eval(options: argparse.Namespace) -> int:
     if options.output is not None:
         _say(f"written to {options.output}")
     return 0
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from rltoolkit.recipe import load_recipe
+    from rltoolkit.recipe.contradictions import SERVING_RULES
+
+    loaded = load_recipe(options.recipe, options.overrides, rules=SERVING_RULES)
+    from rltoolkit.commands.serve import serve  # after the recipe: its own mistakes are told within a second
+
+    return serve(loaded, _say)
 
 
 def _say(text: str) -> None:

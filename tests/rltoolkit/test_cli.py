@@ -11,7 +11,7 @@ import pytest
 from rltoolkit.cli import main
 from rltoolkit.version import __version__
 
-COMMANDS = ["train", "check", "verify", "eval"]
+COMMANDS = ["train", "check", "verify", "eval", "serve"]
 HEAVY = ("torch", "transformers", "trl", "datasets", "pandas", "matplotlib", "sympy")
 RECIPE = """\
 method: rlsp
@@ -49,7 +49,7 @@ def test_help_version_and_recipe_errors_import_nothing_heavy(recipe: Path) -> No
     code, text, heavy = run_and_list_heavy("--help")
     assert (code, heavy) == (0, [])
     assert re.findall(r"^    (\w+) ", text, re.MULTILINE) == COMMANDS
-    for command in ("check", "train"):
+    for command in ("check", "train", "serve"):
         code, text, heavy = run_and_list_heavy(command, str(recipe), "rollout.temprature=1")
         assert (code, heavy) == (2, [])
         assert text == (
@@ -70,7 +70,7 @@ def test_every_command_has_help_with_one_example(command: str, capsys: pytest.Ca
     ("arguments", "says"),
     [
         ([], "COMMAND"),
-        (["serve", "r.yaml"], "invalid choice: 'serve'"),
+        (["search", "r.yaml"], "invalid choice: 'search'"),
         (["train"], "RECIPE"),
         (["eval", "--model", "m"], "--task"),
         (["eval", "--model", "m", "--task", "t", "--n", "0"], "give a whole number of at least 1"),
@@ -91,6 +91,7 @@ def test_wrong_arguments(arguments: list[str], says: str, capsys: pytest.Capture
     [
         ["train", "no-such.yaml"],
         ["check", "no-such.yaml"],
+        ["serve", "no-such.yaml"],
         ["verify", "no-such.jsonl"],
         ["eval", "--model", "./no-such-model", "--task", "countdown"],
         ["eval", "--model", "./no-such-model", "--task", "countdwn"],

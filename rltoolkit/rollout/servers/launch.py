@@ -9,6 +9,7 @@ import contextlib
 import http.client
 import ipaddress
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -33,7 +34,9 @@ GUARD_GRACE_S = 10.0
 """The same for the guard, where nobody is left to ask for more."""
 KILLED_S = 10.0
 """How long the system may take to clear away what was killed; a GPU's memory is free only then."""
-LOG_LINES = 20
+LOG_LINES, LOG_BYTES = 20, 64_000
+NOISE = re.compile(r"nanobind|^ - leaked |^ - \.\.\. skipped|resource_tracker")
+"""What Python's exit adds to a log after a crash, in plenty."""
 HEALTH_S = 2.0
 """How long one look at /health may take; a server that is loading does not answer at all."""
 
@@ -245,15 +248,16 @@ def is_loopback(host: str) -> bool:
 
 
 def log_end(path: Path, lines: int = LOG_LINES) -> str:
-    """The last lines of a log, indented."""
+    """The last lines of a log, indented, without those that say nothing of what happened."""
     try:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - 400 * lines))
+            file.seek(max(0, size - LOG_BYTES))
             text = file.read().decode(errors="replace")
     except OSError as error:
         return f"  (cannot be read: {error.strerror})"
-    return "\n".join(f"  {line}" for line in text.splitlines()[-lines:]) or "  (empty)"
+    telling = [line for line in text.splitlines() if not NOISE.search(line)]
+    return "\n".join(f"  {line}" for line in telling[-lines:]) or "  (empty)"
 
 
 def _binds_all(host: str) -> bool:

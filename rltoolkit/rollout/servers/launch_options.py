@@ -1,6 +1,7 @@
 """Which vLLM servers to start, and the command and environment of each."""
 
 import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,8 @@ __all__ = ["LaunchOptions", "server_command", "server_environment"]
 MODULE = "vllm.entrypoints.openai.api_server"
 WORKER_FOLDER = Path(__file__).parents[1] / "vllm_worker"
 WORKER_CLASS = "rltoolkit_vllm_worker.PolicyWorker"
+LONGEST_SOCKET_FOLDER = 107 - 37
+"""Bytes. vLLM puts sockets with names of 36 letters into the folder for temporary files; a path has at most 107."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +95,8 @@ def server_environment(options: LaunchOptions, index: int, environ: Mapping[str,
         "PYTHONPATH": os.pathsep.join(filter(None, [str(WORKER_FOLDER), environ.get("PYTHONPATH")])),
         "PYTHONUNBUFFERED": "1",  # the log of a server that was killed is complete
     }
+    if "VLLM_RPC_BASE_PATH" not in environ and len(os.fsencode(tempfile.gettempdir())) > LONGEST_SOCKET_FOLDER:
+        own["VLLM_RPC_BASE_PATH"] = "/tmp"
     if options.devices:
         seen = environ.get("CUDA_VISIBLE_DEVICES")
         names = seen.split(",") if seen else None

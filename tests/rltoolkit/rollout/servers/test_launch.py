@@ -145,6 +145,13 @@ def test_the_environment_of_a_cpu_server(tmp_path: Path) -> None:
     )
 
 
+def test_sockets_have_room_for_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder, expected in [("/tmp", None), ("/tmp/" + 66 * "x", "/tmp")]:
+        monkeypatch.setattr("tempfile.tempdir", folder)
+        assert server_environment(options(tmp_path), 0, {}).get("VLLM_RPC_BASE_PATH") == expected
+    assert server_environment(options(tmp_path), 0, {"VLLM_RPC_BASE_PATH": "/me"})["VLLM_RPC_BASE_PATH"] == "/me"
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
@@ -295,6 +302,8 @@ def test_the_end_of_a_log(tmp_path: Path) -> None:
     assert log_end(log) == "  (empty)"
     log.write_bytes(b"\xff\n" + b"x" * 100_000 + b"\nlast\n")
     assert log_end(log, 1) == "  last"
+    log.write_text('why\nnanobind: leaked 3 types!\n - leaked type "a"\n - ... skipped remainder\nlast\n')
+    assert log_end(log) == "  why\n  last"
 
 
 # --- with vLLM ---------------------------------------------------------------------------------------------
