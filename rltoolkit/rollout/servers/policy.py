@@ -303,9 +303,12 @@ def _refuse_other_model(url: str, served: Any, model: ModelFacts) -> None:
 
 
 async def _refuse_other_vocabulary(server: Server, facts: ServerFacts, vocabulary: int) -> None:
-    """Ask with the last token id, and with the one after it, which the server must refuse."""
+    """Ask with the last token id, and with one beyond the vocabulary, which the server must refuse.
 
-    bodies = (completion_request(facts.model, (token,), PROBE, 1, 0, ()) for token in (vocabulary - 1, vocabulary))
+    Not with the first one beyond: vLLM lets the number of the tokenizer's tokens pass as the id of one.
+    """
+
+    bodies = (completion_request(facts.model, (token,), PROBE, 1, 0, ()) for token in (vocabulary - 1, vocabulary + 1))
     last, beyond = await together(server.complete(body, server.timeout_s) for body in bodies)
     for answer in (last, beyond):
         if answer.status not in (200, 400):
