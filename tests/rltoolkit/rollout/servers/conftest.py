@@ -8,9 +8,9 @@ import torch
 
 from rltoolkit.rollout.servers.backend import ServerOptions, VLLMServerBackend
 
-sys.path.insert(0, str(Path(__file__).parent))  # for standin and real_servers: pytest imports no test folders here
+sys.path.insert(0, str(Path(__file__).parent))  # for standin: pytest does not make test folders importable
 
-from standin import StandIn  # noqa: E402
+from standin import StandIn
 
 EOS = 2
 

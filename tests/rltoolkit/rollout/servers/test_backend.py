@@ -202,7 +202,7 @@ def test_tied_embeddings_on_a_cpu_are_fine_with_our_workers(stand_ins, connect, 
 def test_a_prefix_cache_that_is_not_emptied_keeps_the_server_out(stand_ins, connect, policy):
     server = stand_ins()
     never_idle(server)
-    with pytest.raises(RolloutError, match="did not empty its prefix cache within 0.3 s.*somebody else run on it"):
+    with pytest.raises(RolloutError, match=r"did not empty its prefix cache within 0\.3 s.*somebody else run on it"):
         connect(server, health_timeout_s=0.3, wait_s=0).sync(policy, 1)
     assert server.tag.startswith("loading:")
 

@@ -68,12 +68,12 @@ def test_the_least_loaded_server_is_asked(synced, policy, check_logprobs):
 def test_many_requests_need_few_connections(synced, policy, check_logprobs):
     backend, (server,) = synced(concurrency=8)
     before = server.connections
-    prompts = many(300)
-    samples = backend.generate(prompts, 1, SamplingParams(max_new_tokens=1), range(300))
+    prompts = many(160)
+    samples = backend.generate(prompts, 1, SamplingParams(max_new_tokens=1), range(160))
     check_logprobs(policy, prompts, samples)
     assert server.connections - before <= 8 + 3
     assert server.most_running <= 8
-    assert server.count("/weight_info") < 250  # looks are shared by answers that come together
+    assert server.count("/weight_info") < 140  # looks are shared by answers that come together
 
 
 def test_a_server_that_dies_loses_nothing(synced, policy, check_logprobs):
@@ -106,15 +106,13 @@ def test_a_server_that_comes_back_with_its_start_weights_gets_the_policy_first(s
 
 
 def test_no_sample_of_a_server_that_forgot_the_policy_unnoticed_is_taken(synced, policy, check_logprobs):
-    backend, (one, other) = synced(2, concurrency=4)
+    backend, (one, _) = synced(2, concurrency=4)
     prompts = many(120)
-    stop = threading.Event()
 
     def forget_again_and_again():
         for _ in range(3):
             time.sleep(0.1)
             one.forget()
-        stop.set()
 
     forgetter = once_asked(one, forget_again_and_again)
     samples = backend.generate(prompts, 1, SHORT, range(120))
@@ -171,7 +169,7 @@ def test_all_servers_away_for_too_long(synced):
 def test_the_wait_begins_with_the_call(synced, policy):
     backend, (server,) = synced()
     server.die()
-    backend._pool._mark_down(backend._servers[0], "away since long ago")
+    backend._servers[0].mark_down("away for long")
     backend._pool._none_since = -1e9
     timer = threading.Timer(0.3, server.start)
     timer.start()
@@ -194,7 +192,7 @@ def test_a_server_that_hangs_is_left(synced, policy, check_logprobs):
 
 
 def test_an_engine_that_hangs_behind_a_healthy_front_is_left(synced, policy, check_logprobs):
-    backend, (one, other) = synced(2, health_timeout_s=0.5, request_timeout_s=1.0)
+    backend, (one, _) = synced(2, health_timeout_s=0.5, request_timeout_s=1.0)
     faulty(one, "hang")
     prompts = many(20)
     check_logprobs(policy, prompts, backend.generate(prompts, 1, SHORT, range(20)))
@@ -281,7 +279,7 @@ def test_a_request_that_ends_every_server_is_not_asked_for_ever(synced, monkeypa
             server.forget()
 
     server.fault = deadly
-    with pytest.raises(RolloutError, match="prompt 0 was on a server that went down 3 times.*it may be this request"):
+    with pytest.raises(RolloutError, match=r"prompt 0 was on a server that went down 3 times.*it may be this request"):
         backend.generate([[5]], 1, SHORT, [0])
 
 
