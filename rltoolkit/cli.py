@@ -123,15 +123,33 @@ def _add_eval(commands: argparse._SubParsersAction[Any]) -> None:
     text = "Ask a model the questions of benchmarks and report accuracy with its interval."
     example = "rltoolkit eval --model runs/quickstart/model --task countdown --limit 200"
     parser = _command(commands, "eval", text, example, _eval)
-    parser.add_argument("--model", required=True, metavar="PATH", help="model folder or hub name")
+    parser.add_argument(
+        "--model",
+        required=True,
+        metavar="PATH",
+        help="model folder or hub name (vLLM: one in the cache or within reach)",
+    )
     parser.add_argument("--task", action="append", required=True, metavar="NAME", help="may be given several times")
     parser.add_argument("--n", type=_positive, default=1, help="answers per question (default: 1, greedy)")
     parser.add_argument("--limit", type=_positive, metavar="QUESTIONS", help="use only so many questions")
     parser.add_argument("--temperature", type=float, help="default: 0 for one answer, 1 for more")
     parser.add_argument("--max-new-tokens", type=_positive, help="default: the task's")
     parser.add_argument("--format", choices=("chat", "text"), help="default: the task's")
-    parser.add_argument("--dtype", default="auto", help="default: as saved")
-    parser.add_argument("--device", help="default: a GPU if there is one")
+    parser.add_argument(
+        "--backend",
+        choices=("transformers", "vllm", "vllm-server"),
+        default="transformers",
+        help="what samples: transformers (default), vLLM in this process, or vLLM servers (with --url)",
+    )
+    parser.add_argument(
+        "--url",
+        action="append",
+        default=[],
+        metavar="URL",
+        help="a server of `rltoolkit serve` for vllm-server, may be repeated; it must see the model's folder",
+    )
+    parser.add_argument("--dtype", default="auto", help="for transformers and vllm (default: as saved)")
+    parser.add_argument("--device", help="for transformers (default: a GPU if there is one)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="write results.json and all samples there")
 
@@ -217,6 +235,8 @@ def _eval(options: argparse.Namespace) -> int:
         prompt_format=options.format,
         dtype=options.dtype,
         device=options.device,
+        backend=options.backend,
+        urls=options.url,
     )
     _say(markdown_table(results))
     if options.output is not None:

@@ -73,6 +73,7 @@ def test_every_command_has_help_with_one_example(command: str, capsys: pytest.Ca
         (["search", "r.yaml"], "invalid choice: 'search'"),
         (["train"], "RECIPE"),
         (["eval", "--model", "m"], "--task"),
+        (["eval", "--model", "m", "--task", "t", "--backend", "trl-vllm"], "invalid choice: 'trl-vllm'"),
         (["eval", "--model", "m", "--task", "t", "--n", "0"], "give a whole number of at least 1"),
         (["verify", "f", "--timeout", "0"], "give seconds > 0"),
         (["verify", "f", "--timeout", "soon"], "give seconds > 0"),
@@ -95,6 +96,7 @@ def test_wrong_arguments(arguments: list[str], says: str, capsys: pytest.Capture
         ["verify", "no-such.jsonl"],
         ["eval", "--model", "./no-such-model", "--task", "countdown"],
         ["eval", "--model", "./no-such-model", "--task", "countdwn"],
+        ["eval", "--model", "./no-such-model", "--task", "countdown", "--url", "http://127.0.0.1:1"],
     ],
 )
 def test_mistakes_are_one_message_and_exit_code_2(
@@ -155,3 +157,12 @@ def test_eval_writes_where_it_says(tmp_path: Path, capsys: pytest.CaptureFixture
     assert main(arguments) == 0
     assert "countdown" in capsys.readouterr().out
     assert (tmp_path / "out" / "results.json").is_file()
+
+
+def test_eval_asks_the_backend_and_the_servers_that_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, object] = {}
+    monkeypatch.setattr("eval.runner.run_tasks", lambda *_, **options: asked.update(options) or [])
+    urls = ["http://127.0.0.1:8100", "http://127.0.0.1:8101"]
+    given = ["--backend", "vllm-server", *(part for url in urls for part in ("--url", url))]
+    assert main(["eval", "--model", "m", "--task", "countdown", *given]) == 0
+    assert (asked["backend"], asked["urls"], asked["dtype"], asked["device"]) == ("vllm-server", urls, "auto", None)
