@@ -99,6 +99,7 @@ def _variables(options: EngineOptions) -> dict[str, str]:
     variables = {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "VLLM_CPU_KVCACHE_SPACE": str(options.cpu_cache_gib),
+        "LOCAL_WORLD_SIZE": os.environ.get("LOCAL_WORLD_SIZE", "1"),  # vLLM sets it: named here to be given back
     }
     defaults = {
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # binding would tie the trainer's threads to vLLM's cores
@@ -106,7 +107,6 @@ def _variables(options: EngineOptions) -> dict[str, str]:
         "RANK": "0",
         "LOCAL_RANK": "0",
         "WORLD_SIZE": "1",
-        "LOCAL_WORLD_SIZE": "1",
         "MASTER_ADDR": "127.0.0.1",
     }
     variables |= {name: value for name, value in defaults.items() if name not in os.environ}
@@ -157,7 +157,8 @@ def end_engine(engine: Any) -> None:
         destroy_model_parallel,
     )
 
-    engine.llm_engine.engine_core.shutdown()
+    with _process_group_kept():
+        engine.llm_engine.engine_core.shutdown()
     if id(engine) in _OURS:
         _OURS.discard(id(engine))
         if not _OURS:
@@ -166,3 +167,16 @@ def end_engine(engine: Any) -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+@contextmanager
+def _process_group_kept() -> Iterator[None]:
+    """Keep vLLM from destroying every process group when it shuts down: the trainer's is among them."""
+    from vllm.v1.engine import core  # type: ignore[import-not-found]
+
+    destroy_all = core.cleanup_dist_env_and_memory
+    core.cleanup_dist_env_and_memory = lambda: None
+    try:
+        yield
+    finally:
+        core.cleanup_dist_env_and_memory = destroy_all

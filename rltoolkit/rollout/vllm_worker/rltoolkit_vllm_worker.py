@@ -3,8 +3,8 @@
 vLLM's own `reload_weights` warns in its log about weights that are missing from a checkpoint and samples on from a
 mixture of two policies; on a CPU it leaves the output layer of a tied model as it was. Neither is an error there.
 
-This file is imported on its own by servers whose environment has no rltoolkit: it imports torch, safetensors (of
-which vLLM has need itself) and the standard library alone, and runs on Python 3.10. Start a server with
+This file is imported on its own by servers whose environment has no rltoolkit: it imports torch, safetensors and
+huggingface_hub (which vLLM needs itself) and the standard library alone, and runs on Python 3.10. Start a server with
 PYTHONPATH=<this folder> and --worker-extension-cls rltoolkit_vllm_worker.PolicyWorker.
 """
 
@@ -178,30 +178,44 @@ def _load(worker: Any, weights: Iterable[tuple[str, Tensor]], where: str) -> int
     load = model.load_weights
 
     def recording(*args: Any, **kwargs: Any) -> set[str]:
-        reached.update(load(*args, **kwargs))
+        loaded: set[str] | None = load(*args, **kwargs)
+        # Some models do not say; their checkpoint's names were compared all the same.
+        reached.update(loaded if loaded is not None else (name for name, _ in model.named_parameters()))
         return reached
 
     model.load_weights = recording  # reload_weights keeps to itself what was reached
+    broken: list[str] = []
     try:
-        runner.reload_weights(weights_iterator=_numbers_only(weights, where))
+        runner.reload_weights(weights_iterator=_noting_broken(weights, broken))
     except Exception as error:  # whatever vLLM's loaders raise: the model is half old, half new
+        _finish(runner, model)
         raise RuntimeError(f"loading {where} failed midway, the old weights are gone: {error}") from error
     finally:
         del model.load_weights
     if _tied(worker):
         _retie(model)
+    if broken:
+        raise RuntimeError(
+            f"{len(broken)} weights of {where} have entries that are not finite numbers, for instance {broken[0]}, and "
+            "the old weights are gone; the training has diverged: go on from an earlier checkpoint"
+        )
     _check_reached(model, reached, where)
     return len(reached)
 
 
-def _numbers_only(weights: Iterable[tuple[str, Tensor]], where: str) -> Iterator[tuple[str, Tensor]]:
+def _noting_broken(weights: Iterable[tuple[str, Tensor]], broken: list[str]) -> Iterator[tuple[str, Tensor]]:
+    """Pass weights on and note the names of those that are not numbers: the load is better ended than broken off."""
     for name, tensor in weights:
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise ValueError(
-                f"{name} of {where} has entries that are not finite numbers; the training has diverged: go on from "
-                "an earlier checkpoint"
-            )
+            broken.append(name)
         yield name, tensor
+
+
+def _finish(runner: Any, model: nn.Module) -> None:
+    """Bring a model whose reload was broken off into a state from which the next one works."""
+    from vllm.model_executor.model_loader.reload import finalize_layerwise_reload  # type: ignore[import-not-found]
+
+    finalize_layerwise_reload(model, runner.model_config)
 
 
 def _retie(model: Any) -> None:
