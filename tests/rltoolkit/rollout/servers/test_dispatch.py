@@ -305,3 +305,26 @@ def test_two_backends_may_use_a_server_in_turn(synced, connect, tiny_model, poli
         other.sync(other_policy, turn)
         check_logprobs(other_policy, [[5]], other.generate([[5]], 1, SHORT, [0]))
         check_logprobs(policy, [[5]], backend.generate([[5]], 1, SHORT, [0]))  # loads it again
+
+
+def test_a_load_that_somebody_else_crossed_is_done_again(stand_ins, connect, policy, check_logprobs):
+    server = stand_ins()
+    backend = connect(server)
+    crossed = iter([True])
+
+    def cross(path):
+        if path == "/reset_prefix_cache" and next(crossed, False):
+            server.forget()  # other weights, and another tag, between our load and our tag
+
+    server.fault = cross
+    backend.sync(policy, 1)
+    assert server.count("/reset_prefix_cache") == 2
+    check_logprobs(policy, [[5]], backend.generate([[5]], 1, SHORT, [0]))
+
+
+def test_the_cache_is_emptied_between_load_and_tag(synced, policy):
+    backend, (server,) = synced()
+    backend.sync(policy, 4)
+    steps = ("/update_weight_version", "/collective_rpc", "/reset_prefix_cache")
+    order = [path for path in server.paths if path in steps]
+    assert order[-4:] == [steps[0], steps[1], steps[2], steps[0]]
