@@ -160,7 +160,8 @@ class OwnedPolicy:
             known = await self._load(server, facts, shown)
             self._tags[server.url] = known
         else:
-            await self._prove(server, facts, _model(self.shared, facts, known))
+            difference = await self._difference(server, _model(self.shared, facts, known))
+            self._refuse_different(server, facts, difference)
         server.mark_up(known, _model(self.shared, facts, known))
 
     async def _load(self, server: Server, facts: ServerFacts, shown: str) -> str:
@@ -185,10 +186,11 @@ class OwnedPolicy:
             ) from error
         await server.reset_cache()
         weights.refuse_changed()
-        await self._prove(server, facts, _model(shared, facts, tag))
+        difference = await self._difference(server, _model(shared, facts, tag))
         if (now := await server.shown_tag()) != f"loading:{tag}":
             self._count_takeover(server, now)
             raise ServerError(f"{server.url} was loaded by somebody else at the same time: it shows {now!r}")
+        self._refuse_different(server, facts, difference)
         await server.set_tag(tag)
         server.base = (tag, weights.base) if weights.base else None
         return tag
@@ -199,16 +201,18 @@ class OwnedPolicy:
             await server.drop_adapter(server.adapter)
         server.adapter = name
 
-    async def _prove(self, server: Server, facts: ServerFacts, model: str) -> None:
-        """Have the server sample, and compare its log-probs with the policy's where they are known."""
+    async def _difference(self, server: Server, model: str) -> float:
+        """Have the server sample; return how far its log-probs are from the policy's, 0 where these are not known."""
         vocabulary = self.shared.model.vocabulary
         prompts = self._proof.prompts if self._proof else probe_prompts(vocabulary)[:1]
         asked = (_probe(server, model, prompt, vocabulary, self._timeout_s) for prompt in prompts)
         drawn = await together(asked)
         if self._proof is None:
-            return
-        difference = self._proof.difference([token for token, _ in drawn], [value for _, value in drawn])
-        allowed = self._proof.allowed(facts.dtype)
+            return 0.0
+        return self._proof.difference([token for token, _ in drawn], [value for _, value in drawn])
+
+    def _refuse_different(self, server: Server, facts: ServerFacts, difference: float) -> None:
+        allowed = self._proof.allowed(facts.dtype) if self._proof else 0.0
         if not difference <= allowed:
             raise RolloutError(
                 f"{server.url} does not sample from the policy: its log-probs differ by {difference:.3g} on average, "
