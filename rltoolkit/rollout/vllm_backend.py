@@ -3,6 +3,7 @@
 import math
 import shutil
 import tempfile
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -84,6 +85,7 @@ class VLLMBackend:
         self._context: int = self._llm.llm_engine.model_config.max_model_len
         self._state = "awake"
         self._scratch = Path(tempfile.mkdtemp(prefix="rltoolkit-vllm-"))
+        self._release = weakref.finalize(self, _release, self._llm, self._scratch)  # also when nobody closes
         self._base: Path | None = Path(model) if Path(model).is_dir() else None
         """The folder of the model that adapter folders stand on; None where it came from memory."""
         self._prints: tuple[int, ...] | None = None
@@ -162,10 +164,8 @@ class VLLMBackend:
     def close(self) -> None:
         """End the engine and free its memory."""
         if self._state != "closed":
-            self._state = "closed"
-            engine, self._llm = self._llm, None
-            end_engine(engine)
-            shutil.rmtree(self._scratch, ignore_errors=True)
+            self._state, self._llm = "closed", None
+            self._release()
 
     def __enter__(self) -> Self:
         """Return the backend itself."""
@@ -293,6 +293,11 @@ class VLLMBackend:
         if output.finish_reason not in ("stop", "length"):
             raise RolloutError(f"vLLM ended a sample by {output.finish_reason!r}, neither stop nor length; ask again")
         return Sample(ids, logprobs, StopReason(output.finish_reason), self.version)
+
+
+def _release(engine: Any, scratch: Path) -> None:
+    end_engine(engine)
+    shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _fingerprints(weights: dict[str, Tensor]) -> tuple[int, ...]:
