@@ -331,7 +331,7 @@ def group_members(group: int) -> list[int]:
 
 
 @pytest.mark.vllm
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1000)
 def test_a_real_server_with_adapters_leaves_nothing_behind(tmp_path: Path, vllm_python: str, ports) -> None:
     from rltoolkit.embedded.models import save_countdown_model
 
