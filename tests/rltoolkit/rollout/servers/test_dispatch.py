@@ -65,6 +65,14 @@ def test_the_least_loaded_server_is_asked(synced, policy, check_logprobs):
     assert 2 <= max(quick.most_running, slow.most_running) <= 8
 
 
+def test_equal_servers_get_equal_shares(synced):
+    backend, (one, other) = synced(2, concurrency=8)
+    for server in (one, other):
+        faulty(server, 0.5)
+    backend.generate(many(8), 1, SHORT, range(8))
+    assert one.count(COMPLETIONS) == other.count(COMPLETIONS) == 4
+
+
 def test_many_requests_need_few_connections(synced, policy, check_logprobs):
     backend, (server,) = synced(concurrency=8)
     before = server.connections
@@ -79,6 +87,7 @@ def test_many_requests_need_few_connections(synced, policy, check_logprobs):
 def test_a_server_that_dies_loses_nothing(synced, policy, check_logprobs):
     backend, (one, other) = synced(2, concurrency=8)
     faulty(one, 0.1)
+    faulty(other, 0.05)
     killer = once_asked(one, one.die)
     prompts = many(60)
     samples = backend.generate(prompts, 2, SHORT, range(60))
@@ -86,6 +95,7 @@ def test_a_server_that_dies_loses_nothing(synced, policy, check_logprobs):
     check_logprobs(policy, prompts, samples)
     assert [len(group) for group in samples] == [2] * 60
     assert 60 <= one.count(COMPLETIONS) + other.count(COMPLETIONS) <= 60 + 8
+    assert other.most_running <= 8  # its own share, not that of the dead one, too
 
 
 def test_a_server_that_comes_back_with_its_start_weights_gets_the_policy_first(synced, policy, check_logprobs):
