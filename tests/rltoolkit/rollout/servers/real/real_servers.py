@@ -70,7 +70,8 @@ def check(model, prompts, answers, *, n=1, version=None, temperature=1.0, tolera
             assert version in (None, sample.version)
             assert (sample.token_ids[-1] == EOS) == (sample.stop_reason is StopReason.STOP)
             assert EOS not in sample.token_ids[:-1]
-            assert differences(model, prompt, sample, temperature).max() <= tolerance
+            worst = float(differences(model, prompt, sample, temperature).max())
+            assert worst <= tolerance, f"log-probs after {prompt} differ by {worst:.3g}: not this policy's"
 
 
 def free_ports(count):
