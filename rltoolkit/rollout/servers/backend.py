@@ -142,7 +142,9 @@ class VLLMServerBackend:
         check_request(prompt_token_ids, n, sampling, seeds, vocabulary=vocabulary, context=self._context)
         sampling_fields(sampling, n, 0, self._eos)  # refuses before anything is asked
         question = Question(n, sampling, self._eos, vocabulary, shared.version)
-        jobs = [Job(i, prompt, seed) for i, (prompt, seed) in enumerate(zip(prompt_token_ids, seeds, strict=True))]
+        pairs = zip(prompt_token_ids, seeds, strict=True)
+        # As plain integers: those of numpy and torch have no JSON.
+        jobs = [Job(i, tuple(map(int, prompt)), int(seed)) for i, (prompt, seed) in enumerate(pairs)]
         return self._thread.run(self._pool.ask(jobs, question))
 
     def sync(self, source: nn.Module | str | Path, version: int) -> None:
@@ -209,7 +211,7 @@ class VLLMServerBackend:
         """Stop watching the servers, end the thread, remove temporary weights; the servers go on running."""
         self._state = "closed"
         self._policy = None
-        self._thread.close()
+        self._thread.close(*(server.client.close for server in self._servers))
         if self._weights_dir is not None:
             _remove_others(self._place(), None)
         if self._temporary is not None:

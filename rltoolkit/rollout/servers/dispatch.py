@@ -276,8 +276,6 @@ class ServerPool:
                     if server.tag is None:
                         await asyncio.sleep(pause)
                         pause = min(2 * pause, LONGEST_PAUSE_S)
-        except ConflictError as error:
-            self._fail(error)
         except Exception as error:  # noqa: BLE001  a watch that ends unseen would leave its server down for ever
             self._fail(RolloutError(f"watching {server.url} failed: {type(error).__name__}: {error}"))
 
@@ -301,10 +299,10 @@ class ServerPool:
     async def _bring_back(self, server: Server, policy: Policy) -> None:
         try:
             await policy.bring(server)
-        except ConflictError:
-            raise
         except RolloutError as error:  # also a server that came back with another model: the others go on
             server.mark_down(str(error))
+            if isinstance(error, ConflictError):
+                self._fail(error)
         else:
             logger.info("%s is asked again", server.url)
             self._none_since = None

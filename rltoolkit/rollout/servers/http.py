@@ -9,7 +9,7 @@ import asyncio
 import json
 import os
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -229,12 +229,13 @@ class LoopThread:
             future.cancel()
             raise
 
-    def close(self) -> None:
-        """Cancel everything that runs on the loop and end the thread; may be called twice."""
+    def close(self, *last: Callable[[], None]) -> None:
+        """Call `last` on the loop, cancel everything that runs on it, end the thread; may be called twice."""
         loop, thread, self._loop, self._thread = self._loop, self._thread, None, None
         if loop is None or thread is None or os.getpid() != self._process:
             return
-        loop.call_soon_threadsafe(loop.stop)
+        for step in (*last, loop.stop):
+            loop.call_soon_threadsafe(step)
         thread.join(timeout=5)
 
     def _started(self) -> asyncio.AbstractEventLoop:

@@ -1,9 +1,13 @@
 import os
 import pickle
 import signal
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
@@ -245,6 +249,13 @@ def test_requests_that_no_server_can_answer_reach_none(stand_ins, connect, polic
     assert backend.generate([], 1, SHORT, []) == []
 
 
+def test_prompts_and_seeds_may_be_numpy_integers(stand_ins, connect, policy):
+    backend = connect(stand_ins())
+    backend.sync(policy, 1)
+    plain = backend.generate([[5, 6]], 1, SHORT, [3])
+    assert backend.generate(np.array([[5, 6]]), 1, SHORT, np.array([3])) == plain
+
+
 def test_life_cycle(stand_ins, connect, policy):
     backend = connect(stand_ins())
     backend.sync(policy, 1)
@@ -321,6 +332,24 @@ def test_ctrl_c_leaves_at_once_and_the_backend_goes_on(stand_ins, connect, polic
     assert time.monotonic() - started < 4
     server.fault = lambda path: None
     assert len(backend.generate([[5]], 1, SHORT, [0])) == 1
+
+
+def test_an_interpreter_that_forgets_to_close_ends_all_the_same(stand_ins, policy, tmp_path):
+    server = stand_ins()
+    policy.save_pretrained(tmp_path)
+    script = f"""
+from rltoolkit.rollout.servers.backend import ServerOptions, VLLMServerBackend
+from rltoolkit.rollout.weights import load_policy
+from rltoolkit.types import SamplingParams
+backend = VLLMServerBackend(ServerOptions(urls=({server.url!r},)), eos_token_ids=[2])
+backend.sync(load_policy({str(tmp_path)!r}), 1)
+print(backend._place().parent, len(backend.generate([[5]], 1, SamplingParams(max_new_tokens=2), [0])))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    folder, count = done.stdout.split()
+    assert count == "1"
+    assert not Path(folder).exists()
 
 
 def test_a_forked_process_is_told_to_make_its_own(stand_ins, connect, policy):
