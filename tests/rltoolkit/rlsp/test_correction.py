@@ -42,7 +42,9 @@ def test_masking_sets_to_zero_what_is_outside():
 
 def test_the_bounds_themselves_are_inside():
     two = torch.tensor([[2.0]]).log()
-    assert importance_ratio(two, torch.zeros(1, 1), torch.ones(1, 1), mode="token_mask", high=two.exp().item()) > 0
+    bound = two.exp().item()
+    for bounds in ({"high": bound}, {"low": bound, "high": None}):
+        assert importance_ratio(two, torch.zeros(1, 1), torch.ones(1, 1), mode="token_mask", **bounds) == bound
 
 
 def test_the_default_bound_is_that_of_trl():
