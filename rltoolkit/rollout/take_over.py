@@ -62,7 +62,7 @@ class WeightTarget:
         changed = adapted_weights(architecture_of(self._module), base, folder)
         refuse_not_numbers(changed, str(folder))
         kept = {name: base[name].clone() for name in changed}
-        _copy(memory_state(self._module) | self._base | changed, self._module, str(folder))
+        _copy(base | changed, self._module, str(folder))
         self._base = kept
 
 

@@ -213,10 +213,11 @@ class VLLMBackend:
             self._use_adapter(folder)
             return
         if self._base is None:
-            reason = facts.reason if facts is not None and facts.reason else f"engine.lora_rank is {self._lora_rank()}"
+            kind = facts.reason if facts is not None and facts.reason else f"engine.lora_rank is {self._lora_rank()}"
+            reason = "the engine holds the merged weights of another one" if unmerged else f"to be merged: {kind}"
             raise RolloutError(
-                f"the adapter {folder} has to be merged ({reason}), and the model it stands on came from memory; sync "
-                "the PEFT model itself, or sync the model's folder first"
+                f"the adapter {folder} needs its base model ({reason}), which is in no folder; sync the PEFT model "
+                "itself, or sync the base model's folder first"
             )
         if unmerged:
             self._load(PolicyWorker.rltoolkit_load, str(self._base))

@@ -185,7 +185,7 @@ def test_adapters_stay_unmerged_where_their_rank_and_kind_allow_it(engine, tmp_p
         assert engine._adapter is None
         assert _gap(merged, _drawn(engine)) < 1e-3
     write_adapter(model, tmp_path / "adapter")
-    with pytest.raises(RolloutError, match=r"has to be merged|came from memory"):
+    with pytest.raises(RolloutError, match=r"holds the merged weights of another one\), which is in no folder"):
         engine.sync(tmp_path / "adapter", 5)
     assert _gap(merged, _drawn(engine)) < 1e-3  # the refusal changed nothing
 
@@ -313,7 +313,7 @@ def test_weights_that_do_not_fit_are_refused_and_the_policy_stays(engine, tmp_pa
         (_qwen(0), "another model than the engine's: model_type is qwen2"),
         (_model(1, tied=True), "tie_word_embeddings is True"),
         (broken, "norm.weight; the training has diverged"),
-        (tmp_path / "adapter", "the model it stands on came from memory"),
+        (tmp_path / "adapter", r"to be merged: engine.lora_rank is None\), which is in no folder"),
         (torch.nn.Linear(2, 2), "has no config"),
     ]
     for source, message in cases:
