@@ -232,7 +232,6 @@ def generate_side(model: Any, ragged: bool, batch: int) -> Side:
 def server_side(folder: str, dtype: str, python: str, model: Any) -> Iterator[Side]:
     """Start a vLLM server on the CPU and sample through the pool's backend."""
     from rltoolkit.rollout.servers.backend import ServerOptions, VLLMServerBackend
-
     from rltoolkit.rollout.servers.launch import ServerFleet
     from rltoolkit.rollout.servers.launch_options import LaunchOptions
 
