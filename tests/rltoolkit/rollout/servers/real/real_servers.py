@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import json
 import os
 import re
 import signal
@@ -178,18 +179,28 @@ def backend_on(urls, **options):
 
 
 def use_until_it_answers(backend, url, model, version):
-    """Sample until the server that was away completes requests again; every sample on the way must be right."""
-    prompts, before, deadline = prompts_of(12, seed=3), None, time.monotonic() + START_S
+    """Sample until the server that was away completes requests again; every sample on the way must be right.
+
+    Only what it completes after it shows the policy counts: before, the pool itself asks it, to compare numbers.
+    """
+    prompts, deadline = prompts_of(12, seed=3), time.monotonic() + START_S
     while True:
+        before = answered(url) if shows_policy(backend, url) else None
         answers = backend.generate(prompts, 2, SamplingParams(max_new_tokens=24), range(12))
         check(model, prompts, answers, n=2, version=version)
-        with contextlib.suppress(OSError):  # it may still be loading
-            count = answered(url)
-            if before is not None and count > before:
-                return
-            before = count
+        if before is not None and answered(url) > before:
+            return
         assert time.monotonic() < deadline, f"{url} was not used again"
         time.sleep(0.5)  # leaves the cores to the server that starts
+
+
+def shows_policy(backend, url):
+    """Whether the server shows a tag of the policy that the backend synced last; no while it is away."""
+    policy = backend.shared_policy
+    with contextlib.suppress(OSError):
+        shown = json.loads(get(url, "/weight_info"))["weight_version"]
+        return shown.startswith(f"{policy.policy}:{policy.version}:")
+    return False
 
 
 class Cutter(ThreadingHTTPServer):
