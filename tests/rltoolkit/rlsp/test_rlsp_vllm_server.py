@@ -28,7 +28,7 @@ SMALL = [
 ]  # fmt: skip
 ROLLOUTS = 4
 WRONG_SYNC = 1e-3
-"""Nats: exact log-probs differ by 1e-7 in float32, those of weights one rollout old by 0.01 and more here."""
+"""Nats: exact log-probs differ by 1e-7 in float32, those of weights that were not taken over by 0.5 here."""
 
 
 @pytest.fixture(scope="module")
