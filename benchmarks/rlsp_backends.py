@@ -2,7 +2,8 @@
 
 For each seed stage one of the quickstart recipe runs once; from its model PPO runs once per backend, with the same
 prompts. vLLM's server is started here, on the CPU, by the interpreter given, and serves all seeds one after the other.
-Figures of a run come from its summary.json and its metrics.jsonl.
+Figures of a run come from its summary.json and its metrics.jsonl. The two runs of a seed go on at the same time and
+share the machine with the server: their seconds say nothing about who is faster (benchmarks/rollout.py does).
 
     python benchmarks/rlsp_backends.py --vllm-python .venv-vllm/bin/python --seeds 0 1 2
 """
@@ -24,7 +25,8 @@ from rltoolkit.rollout.servers.launch import LaunchOptions, ServerFleet
 from rltoolkit.run.versions import collect_versions
 
 RESULT = ROOT / "benchmarks" / "results" / "rlsp_backends.json"
-SHOWN = ("accuracy_before", "accuracy_after", "sampled_before", "sampled_after", "train_seconds")
+SHOWN = ("accuracy_before", "accuracy_after", "sampled_before", "sampled_after")
+AFTER = ("accuracy_after", "sampled_after")
 DIFFERENCE = "sampling/logp_difference_mean"
 
 
@@ -62,9 +64,20 @@ def table(by_backend: dict[str, list[dict[str, Any]]]) -> list[str]:
     rows = ["| rollout.backend | " + " | ".join(SHOWN) + " |", "|---|" + "---|" * len(SHOWN)]
     for name, runs in by_backend.items():
         spread = [mean_and_interval([one[key] for one in runs]) for key in SHOWN]
-        cells = [f"{mean:.3f} ± {half:.3f}" if mean < 10 else f"{mean:.0f} ± {half:.0f}" for mean, half in spread]
+        cells = [f"{mean:.3f} ± {half:.3f}" for mean, half in spread]
         rows.append(f"| {name} | " + " | ".join(cells) + " |")
     return rows
+
+
+def paired(by_backend: dict[str, list[dict[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """By how much the server's runs end above those of transformers, seed by seed; mean and half of its interval."""
+    result: dict[str, dict[str, Any]] = {}
+    for key in AFTER:
+        pairs = zip(by_backend["vllm-server"], by_backend["transformers"], strict=True)
+        by_seed = [server[key] - own[key] for server, own in pairs]
+        mean, half = mean_and_interval(by_seed)
+        result[key] = {"by_seed": by_seed, "mean": mean, "half_of_interval": half}
+    return result
 
 
 def main() -> None:
@@ -96,13 +109,18 @@ def main() -> None:
             }
             for name, future in pending.items():
                 by_backend[name].append(future.result())
+    difference = paired(by_backend)
     lines = table(by_backend)
+    lines += [
+        f"{key}, server - transformers: {d['mean']:+.3f} ± {d['half_of_interval']:.3f}" for key, d in difference.items()
+    ]
     record = {
         "command": "python benchmarks/rlsp_backends.py --vllm-python PYTHON --seeds " + " ".join(map(str, models)),
         "machine": {"cores": os.cpu_count(), "processor": platform.machine(), "runs_at_a_time": 2},
         "versions": collect_versions(),
         "seeds": options.seeds,
         "runs": by_backend,
+        "server_minus_transformers": difference,
         "table": lines,
     }
     RESULT.write_text(json.dumps(record, indent=1) + "\n")
