@@ -21,8 +21,10 @@ __all__ = ["RolloutBackend", "check_request", "request_seed", "stream_seed"]
 class RolloutBackend(Protocol):
     """Draws samples from a policy: token ids in, token ids out.
 
-    Life cycle: `generate` may be called at any time between construction and `close`, except between
-    `sleep` and `wake`. After the policy's weights changed, `sync` comes before the next `generate`.
+    Life cycle: `sync` first, and again after the policy's weights changed, then `generate` at any time until
+    `close`, except between `sleep` and `wake`. A backend that begins with weights of its own (a module in
+    memory, the folder that an engine was started on) may sample from them before the first `sync`, as
+    version 0; servers, which may hold anybody's weights, refuse.
     """
 
     def generate(
@@ -44,9 +46,9 @@ class RolloutBackend(Protocol):
         """Take over the weights of `source` and call them `version`.
 
         `source` is a module in memory (with an adapter, too), the folder of a whole model, or the folder of a
-        LoRA adapter on the whole model that was last taken over (at first: the one the backend began with).
-        Samples that are asked for afterwards are of these weights. Raises RolloutError when they do not fit.
-        Before the first `sync` the weights are those the backend began with, version 0.
+        LoRA adapter. An adapter stands on the whole model that was last taken over, or began with; servers
+        take the base that the adapter's own config names. Samples that are asked for afterwards are of these
+        weights. Raises RolloutError when they do not fit.
         """
         ...
 
