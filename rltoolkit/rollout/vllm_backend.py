@@ -9,7 +9,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import torch
 from torch import Tensor, nn
 
 from rltoolkit.errors import RolloutError
@@ -29,6 +28,7 @@ from rltoolkit.rollout.weights import (
     memory_state,
     policy_config,
     policy_state,
+    state_fingerprint,
     write_adapter,
 )
 from rltoolkit.types import Sample, SamplingParams, StopReason
@@ -88,7 +88,7 @@ class VLLMBackend:
         self._release = weakref.finalize(self, _release, self._llm, self._scratch)  # also when nobody closes
         self._base: Path | None = Path(model) if Path(model).is_dir() else None
         """The folder of the model that adapter folders stand on; None where it came from memory."""
-        self._prints: tuple[int, ...] | None = None
+        self._prints: str | None = None
         """Of the weights in the engine, where they are those of a PEFT model without its adapter."""
         self._plain = True
         """Whether the weights in the engine are whole, with no adapter merged into them."""
@@ -198,7 +198,7 @@ class VLLMBackend:
             self._base, self._plain, self._adapter = None, facts is None, None
             return
         base = policy_state(module, with_adapter=False)
-        prints = _fingerprints(base)
+        prints = state_fingerprint(base)
         if prints != self._prints:
             self._load(load_weights, base)
             self._base, self._prints, self._plain = None, prints, True
@@ -299,9 +299,3 @@ class VLLMBackend:
 def _release(engine: Any, scratch: Path) -> None:
     end_engine(engine)
     shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _fingerprints(weights: dict[str, Tensor]) -> tuple[int, ...]:
-    """One number per weight that changes when any bit of it does, but for rare coincidence: see torch.hash_tensor."""
-    hashes = [torch.hash_tensor(tensor).view(torch.int64) for tensor in weights.values()]
-    return tuple(int(value) for value in hashes)

@@ -5,6 +5,8 @@ names, adapters, tied embeddings and broken weights are treated alike.
 """
 
 import copy
+import hashlib
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -30,12 +32,14 @@ __all__ = [
     "PolicySource",
     "adapter_of",
     "architecture_of",
+    "content_fingerprint",
     "folder_kind",
     "is_tied",
     "load_policy",
     "memory_state",
     "policy_config",
     "policy_state",
+    "state_fingerprint",
     "write_adapter",
     "write_policy",
 ]
@@ -44,6 +48,9 @@ PolicySource: TypeAlias = nn.Module | str | Path
 """A policy: a module in memory (also PEFT), the folder of a whole model, or the folder of a LoRA adapter."""
 
 WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin", "adapter_model.bin")
+
+FINGERPRINT_WORDS = 1 << 22
+"""At most so many words of 8 bytes are hashed at a time (32 MiB, and as much again for intermediate results)."""
 
 
 class FolderKind(StrEnum):
@@ -179,6 +186,51 @@ def policy_state(module: nn.Module, *, with_adapter: bool = True) -> dict[str, T
     state = _checked_state(module, architecture, with_adapter)
     once = {name: tensor for name, tensor in state.items() if name not in _tied_names(architecture)}
     return dict(revert_weight_conversion(architecture, once))
+
+
+def content_fingerprint(tensor: Tensor) -> Tensor:
+    """Return a number, () int64 on the tensor's device, that changes when any bit of it does or moves elsewhere.
+
+    Every word of 8 bytes is mixed with its place before the sum is taken, so that permuted rows and constant
+    tensors differ (torch.hash_tensor is an exclusive or, for which they do not). No secret hash: two tensors that
+    nobody made for it collide with probability 2**-64. Shape and dtype do not count.
+    """
+    data = tensor.detach().contiguous().view(-1)
+    if data.numel() == 0:
+        return torch.zeros((), dtype=torch.int64, device=tensor.device)
+    if (data.storage_offset() * data.element_size()) % 8:
+        data = data.clone()  # words of 8 bytes have to begin at a multiple of 8
+    data = data.view(torch.uint8)
+    whole = len(data) - len(data) % 8
+    rest = torch.nn.functional.pad(data[whole:], (0, 8 - len(data) % 8))
+    total = _mixed(rest.view(torch.int64), whole // 8)
+    for start in range(0, whole, 8 * FINGERPRINT_WORDS):
+        stop = min(whole, start + 8 * FINGERPRINT_WORDS)
+        total = total + _mixed(data[start:stop].view(torch.int64), start // 8)
+    return total
+
+
+def _mixed(words: Tensor, first: int) -> Tensor:
+    """Sum words (N,) int64, each scrambled with its place; arithmetic is modulo 2**64."""
+    places = torch.arange(first, first + len(words), device=words.device)
+    mixed = places.mul_(-7046029254386353131).add_(words)  # odd numbers without structure
+    mixed ^= mixed >> 32
+    mixed *= -4658895280553007687
+    mixed ^= mixed >> 29
+    return mixed.sum()
+
+
+def state_fingerprint(weights: Mapping[str, Tensor]) -> str:
+    """Return 16 hex digits that name weights by their contents: names, shapes, dtypes and every bit.
+
+    The device is waited for once.
+    """
+    described = [f"{name} {tuple(tensor.shape)} {tensor.dtype}" for name, tensor in weights.items()]
+    found = [content_fingerprint(tensor) for tensor in weights.values()]
+    devices = {number.device for number in found}
+    numbers = torch.stack(found).tolist() if len(devices) == 1 else [int(number) for number in found]
+    lines = [f"{text} {number}" for text, number in zip(described, numbers, strict=True)]
+    return hashlib.blake2b("\n".join(sorted(lines)).encode(), digest_size=8).hexdigest()
 
 
 def write_policy(
