@@ -47,7 +47,7 @@ from rltoolkit.rlsp.scoring import (
     describe,
 )
 from rltoolkit.rollout.base import RolloutBackend, request_seed
-from rltoolkit.rollout.ranks import awake, sync_together
+from rltoolkit.rollout.ranks import sample_together
 from rltoolkit.rollout.transformers_backend import TransformersBackend
 from rltoolkit.run.samples import SampleRow
 from rltoolkit.types import SamplingParams
@@ -222,9 +222,9 @@ class RLSPTrainer(GRPOTrainer):
         version = self.state.global_step
         first_row = self.accelerator.process_index * len(prompt_ids)
         seeds = [request_seed(self.args.seed, version, ids, first_row + row) for row, ids in enumerate(prompt_ids)]
-        with awake(self.rollout_backend):
-            sync_together(self.rollout_backend, self.accelerator.unwrap_model(self.model), version)
-            samples = [group[0] for group in self.rollout_backend.generate(prompt_ids, 1, sampling, seeds)]
+        backend, policy = self.rollout_backend, self.accelerator.unwrap_model(self.model)
+        groups = sample_together(backend, policy, version, lambda: backend.generate(prompt_ids, 1, sampling, seeds))
+        samples = [group[0] for group in groups]
         return [list(sample.token_ids) for sample in samples], [list(sample.logprobs) for sample in samples]
 
     def _calculate_rewards(

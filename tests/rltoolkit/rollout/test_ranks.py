@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from rltoolkit.errors import RolloutError
-from rltoolkit.rollout.ranks import awake, is_shared, sync_together
+from rltoolkit.rollout.ranks import awake, is_shared, sample_together, sync_together
 from rltoolkit.rollout.transformers_backend import TransformersBackend
 
 SCRIPT = Path(__file__).with_name("two_ranks.py")
@@ -85,6 +85,19 @@ def test_servers_are_shared_and_a_module_in_memory_is_not():
     assert not is_shared(object.__new__(TransformersBackend))
 
 
+def test_one_process_wakes_syncs_samples_and_sleeps():
+    backend = Recorder()
+    assert sample_together(backend, "folder", 3, lambda: [backend.calls[:]]) == [["wake", "sync 3"]]
+    assert backend.calls == ["wake", "sync 3", "sleep"]
+    with pytest.raises(ValueError, match="mine"):
+        sample_together(backend, "folder", 4, lambda: raise_(ValueError("mine")))
+    assert backend.calls[3:] == ["wake", "sync 4", "sleep"]
+
+
+def raise_(error):
+    raise error
+
+
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
@@ -131,9 +144,50 @@ def test_a_failure_of_one_process_reaches_both_and_leaves_both_asleep(reports, s
 
 
 @pytest.mark.slow
+def test_a_rollout_of_two_processes(reports):
+    for report, synced in zip(reports, ("sync folder 10", "follow sync folder 10"), strict=True):
+        assert report["rollout"]["calls"] == ["wake", synced, "generate", "sleep"]
+        assert report["rollout"]["samples"] == [["wake", synced, "generate"]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("scene", "message", "causes"),
+    [
+        ("first fails", "process 0 could not sample from version 11 of the policy: no generate", [True, False]),
+        ("second fails", "process 1 could not sample from version 12 of the policy: no generate", [False, True]),
+        ("no wake", "process 1 could not wake its sampler: no wake", [False, True]),
+        ("no sleep", "process 0 could not sample from version 14 of the policy: no sleep", [True, False]),
+        (
+            "no own sync",
+            "process 1 could not sample from version 15 of the policy: OSError: no space left",
+            [False, True],
+        ),
+        ("no sync", "process 0 could not give version 16 of the policy to its sampler: all are down", [True, False]),
+    ],
+)
+def test_a_rollout_that_fails_on_one_process_fails_on_both(reports, scene, message, causes):
+    seen = [report[scene] for report in reports]
+    assert [one["error"] for one in seen] == [message, message]
+    assert [one["cause"] != "NoneType" for one in seen] == causes
+    woken = [one for one in seen if one["calls"] != ["wake"] or "wake" not in scene]
+    assert {one["calls"][-1] for one in woken} == {"sleep"}
+
+
+@pytest.mark.slow
 def test_the_main_process_samples_alone_while_the_other_waits(reports):
     assert reports[0]["alone"]["calls"] == ["wake", "sync folder 9", "sleep"]
     assert reports[1]["alone"]["calls"] == []
+    assert reports[1]["alone"]["result"] == reports[0]["alone"]["calls"]
+
+
+@pytest.mark.slow
+def test_what_fails_on_the_main_process_alone_is_told_to_both(reports):
+    told = "process 0 could not evaluate: ZeroDivisionError: integer division or modulo by zero"
+    assert [report["alone fails"] for report in reports] == [
+        {"error": told, "cause": "ZeroDivisionError"},
+        {"error": told, "cause": "NoneType"},
+    ]
 
 
 @pytest.mark.slow
