@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from rltoolkit.errors import RolloutError
 from rltoolkit.rollout.adapters import adapter_of
 from rltoolkit.rollout.base import RolloutBackend
-from rltoolkit.rollout.choose import adapter_base, local_folder, saved_end_token_ids, sync_saved
+from rltoolkit.rollout.choose import saved_end_token_ids, sync_saved
 from rltoolkit.rollout.engine import EngineOptions
 from rltoolkit.rollout.load import load_transformers_backend
+from rltoolkit.rollout.saved import base_folder, local_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -72,7 +73,7 @@ def open_sampler(
             yield backend
         return
     folder = local_folder(model)
-    base = local_folder(adapter_base(folder) or folder)
+    base = base_folder(folder)
     eos = saved_end_token_ids(base, tokenizer)
     with _vllm_backend(choice, folder, base, eos, seed) as backend:
         sync_saved(backend, folder, 0)

@@ -12,6 +12,7 @@ from rltoolkit.recipe.accelerate_config import read_accelerate_config
 from rltoolkit.recipe.contradictions import Finding
 from rltoolkit.recipe.load import LoadedRecipe
 from rltoolkit.recipe.problems import RefusedError
+from rltoolkit.recipe.resolve import samples
 from rltoolkit.recipe.train_section import section_values, settings_section
 
 REMEDY = "start it where there is one, or set train.use_cpu=true and train.bf16=false and what else asks for it"
@@ -50,19 +51,12 @@ def machine_findings(loaded: LoadedRecipe, machine: Machine) -> Iterator[Finding
         found = f"is {loaded.recipe.launch.processes}, and this machine has {machine.gpus} GPU(s)"
         yield Finding("launch.processes", found, remedy="lower it, or start on a larger machine")
     backend = loaded.recipe.rollout.backend
-    if backend in ("vllm", "trl-vllm") and samples(loaded) and not machine.vllm:
+    if backend in ("vllm", "trl-vllm") and samples(loaded.recipe) and not machine.vllm:
         remedy = (
             "install the extra (pip install 'rltoolkit[vllm]'), or set rollout.backend=vllm-server, whose servers may "
             "have an environment of their own, or rollout.backend=transformers"
         )
         yield Finding("rollout.backend", f"is {backend}, and vLLM is not installed here", remedy=remedy)
-
-
-def samples(loaded: LoadedRecipe) -> bool:
-    """Whether the run asks a rollout backend at all: a supervised one does so only to measure accuracy."""
-    recipe = loaded.recipe
-    measured = recipe.sft is not None and recipe.sft.until_accuracy is not None
-    return recipe.method != "sft" or bool(recipe.eval.tasks) or measured
 
 
 def gpu_reasons(loaded: LoadedRecipe) -> list[tuple[str, str]]:

@@ -11,6 +11,7 @@ from reward_models.pool import VerifierPool
 from rltoolkit.phases.setting import Run, free_memory
 from rltoolkit.recipe.schema import PoolSection
 from rltoolkit.rollout.base import RolloutBackend
+from rltoolkit.rollout.ranks import on_main_process
 from rltoolkit.types import SamplingParams
 
 __all__ = ["GREEDY", "SAMPLED", "EvaluationCallback", "evaluate_task", "evaluate_tasks", "evaluation_phase", "number"]
@@ -22,13 +23,15 @@ def evaluation_phase(run: Run, phase: str, model: str, *, step: int) -> None:
     """Evaluate a saved model on the recipe's tasks, greedy and sampled; the main process does it, the others wait."""
     if run.is_done(phase) or not run.tasks:
         return
-    if run.state.is_main_process:
+
+    def work() -> None:
         with run.rollouts.sampler(model, step) as backend:
             result = evaluate_tasks(run, backend, step=step, samples_prefix=phase)
         run.folder.finish(phase, result)
         del backend
         free_memory()
-    run.state.wait_for_everyone()
+
+    on_main_process(f"finish phase {phase}", work)
 
 
 def evaluate_tasks(
@@ -100,10 +103,12 @@ class EvaluationCallback(TrainerCallback):  # type: ignore[misc]
         """Evaluate on the main process, the others wait; the last step is left to the evaluation after training."""
         if state.global_step % self._every or state.global_step >= state.max_steps:
             return
-        if state.is_world_process_zero:
+
+        def work() -> None:
             with self._run.rollouts.sampler(getattr(model, "module", model), state.global_step) as backend:
                 evaluate_tasks(self._run, backend, step=state.global_step)
-        self._run.state.wait_for_everyone()
+
+        on_main_process(f"evaluate at step {state.global_step}", work)
 
 
 def number(value: float | None) -> str:

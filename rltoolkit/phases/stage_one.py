@@ -25,6 +25,7 @@ from rltoolkit.recipe import LoadedRecipe, RecipeError
 from rltoolkit.recipe.contradictions import Finding
 from rltoolkit.recipe.paths import is_embedded
 from rltoolkit.recipe.train_section import build_config
+from rltoolkit.rollout.ranks import on_main_process
 from rltoolkit.run.callback import MetricsCallback
 from rltoolkit.sft.stage import run_sft
 from rltoolkit.sft.stop import StopAtAccuracy
@@ -40,12 +41,15 @@ def start_model(run: Run) -> str:
     if not is_embedded(run.model_name):
         return name
     folder = Path(name)
-    if run.state.is_main_process and not run.folder.is_done("start"):
+
+    def work() -> None:
         from rltoolkit.embedded.models import save_countdown_model
 
-        save_countdown_model(folder, run.recipe.seed)
-        run.folder.finish("start", {"model": str(folder.relative_to(run.folder.path))})
-    run.state.wait_for_everyone()
+        if not run.folder.is_done("start"):
+            save_countdown_model(folder, run.recipe.seed)
+            run.folder.finish("start", {"model": str(folder.relative_to(run.folder.path))})
+
+    on_main_process("make the start model", work)
     return name
 
 
@@ -91,13 +95,15 @@ def _stop_at_accuracy(run: Run) -> list[TrainerCallback]:
         finding = Finding("sft.until_accuracy", "nothing is measured", remedy="name a task in eval.tasks")
         raise RecipeError([run.loaded.problem(finding)])
 
+    def accuracy_of(policy: PreTrainedModel) -> float:
+        with run.rollouts.sampler(policy, 0) as backend:
+            return evaluate_task(run, backend, run.tasks[0], GREEDY, None).estimate.mean
+
     def measure(policy: PreTrainedModel) -> float:
-        accuracy = 0.0
-        if run.rollouts.samples_here or run.state.is_main_process:  # a sharded module samples only on all processes
-            with run.rollouts.sampler(policy, 0) as backend:
-                accuracy = evaluate_task(run, backend, run.tasks[0], GREEDY, None).estimate.mean
         # one process decides for all: where one stops and another goes on, both wait for ever
-        return float(broadcast_object_list([accuracy])[0])
+        if run.rollouts.samples_here:  # a sharded module samples only on all processes
+            return float(broadcast_object_list([accuracy_of(policy)])[0])
+        return on_main_process("measure its accuracy", lambda: accuracy_of(policy))
 
     return [StopAtAccuracy(measure, section.until_accuracy, run.recipe.eval.every_steps or MEASURE_EVERY)]
 

@@ -1,6 +1,5 @@
 """From a recipe's rollout section to a sampler: the one place where the phases of a run get theirs."""
 
-import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,11 +7,12 @@ from pathlib import Path
 from types import SimpleNamespace, TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from rltoolkit.errors import ModelError
+from rltoolkit.recipe.resolve import samples
 from rltoolkit.recipe.schema import Recipe, ServersSection
 from rltoolkit.rollout.base import RolloutBackend
 from rltoolkit.rollout.engine import EngineOptions
-from rltoolkit.rollout.ranks import awake
+from rltoolkit.rollout.ranks import awake, is_shared, on_main_process
+from rltoolkit.rollout.saved import adapter_base, base_folder, local_folder
 from rltoolkit.rollout.transformers_backend import TransformersBackend, end_token_ids
 
 if TYPE_CHECKING:
@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Rollouts",
-    "adapter_base",
     "engine_options",
-    "local_folder",
     "saved_end_token_ids",
     "server_options",
     "sync_saved",
@@ -33,9 +31,6 @@ __all__ = [
 
 WEIGHTS_FOLDER = "rollout"
 """Inside a run's folder: the weights on their way to servers."""
-
-MODEL_FILES = ("*.json", "*.safetensors", "*.model", "*.jinja", "*.txt")
-"""What of a hub repository a sampler reads."""
 
 
 class Rollouts:
@@ -76,10 +71,11 @@ class Rollouts:
     def open(self) -> None:
         """Start the engine, or the client of the servers; nothing for the others. Every process calls it.
 
-        Call it early: an engine that cannot start is then known before hours of training, and engines of several
-        processes start together. Raises RolloutError for what cannot serve.
+        Call it early: an engine that cannot start, a server that is away or serves another model is then known
+        before hours of training, and engines of several processes start together. A run that never samples starts
+        nothing. Raises RolloutError for what cannot serve, that of servers on every process.
         """
-        if self.samples_here or self._shared is not None:
+        if self.samples_here or self._shared is not None or not samples(self._recipe):
             return
         eos = saved_end_token_ids(self._start_model, self._tokenizer)
         if self._recipe.rollout.backend == "vllm":
@@ -93,9 +89,11 @@ class Rollouts:
 
             servers = self._recipe.rollout.servers
             self._clean()
-            self._shared = VLLMServerBackend(
+            client = VLLMServerBackend(
                 server_options(servers), eos_token_ids=eos, weights_dir=self._weights_dir(servers)
             )
+            self._shared = client
+            on_main_process("use the servers", lambda: client.look(self._start_model))
 
     def backend_for(self, policy: "nn.Module") -> RolloutBackend:
         """The backend that a trainer keeps for the policy it trains; the trainer syncs it before every rollout."""
@@ -182,43 +180,13 @@ def server_options(section: ServersSection) -> "ServerOptions":
 def sync_saved(backend: RolloutBackend, name_or_path: str | Path, version: int) -> None:
     """Give the backend a saved policy; of an adapter, the model it was trained on goes first.
 
-    Without that, an adapter would stand on whatever the sampler had before.
+    Without that, an adapter would stand on whatever the sampler had before. Servers take an adapter's base by
+    themselves.
     """
     folder = local_folder(name_or_path)
-    base = adapter_base(folder)
-    if base is not None:
-        backend.sync(local_folder(base), version)
+    if adapter_base(folder) is not None and not is_shared(backend):
+        backend.sync(base_folder(folder), version)
     backend.sync(folder, version)
-
-
-def adapter_base(folder: Path) -> str | None:
-    """Folder or hub name of the model that a saved adapter belongs to; None for the folder of a whole model."""
-    path = folder / "adapter_config.json"
-    if not path.is_file():
-        return None
-    base = json.loads(path.read_text(encoding="utf-8")).get("base_model_name_or_path")
-    if not base:
-        raise ModelError(f"{path} does not say which model the adapter belongs to; set base_model_name_or_path there")
-    return str(base)
-
-
-def local_folder(name_or_path: str | Path) -> Path:
-    """The absolute folder of a model: its own, or where the hub's cache keeps it, fetched if need be.
-
-    vLLM and its servers read weights from folders. Raises ModelError for what is no folder and cannot become one.
-    """
-    folder = Path(name_or_path).expanduser()
-    if folder.is_dir():
-        return folder.absolute()
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(str(name_or_path), allow_patterns=list(MODEL_FILES)))
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"{name_or_path} is no folder, and the hub does not give one for it ({type(error).__name__}); vLLM reads "
-            "weights from a folder: give one, or a hub name that is in the cache or can be reached"
-        ) from error
 
 
 def saved_end_token_ids(name_or_path: str | Path, tokenizer: "PreTrainedTokenizerBase") -> tuple[int, ...]:

@@ -1,6 +1,7 @@
 """A rollout backend on a pool of vLLM servers."""
 
 import hashlib
+import logging
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from torch import nn
 
 from rltoolkit.errors import RolloutError
 from rltoolkit.rollout.base import check_request
+from rltoolkit.rollout.saved import base_folder
 from rltoolkit.rollout.servers.dispatch import Job, PoolTimes, Question, ServerPool
 from rltoolkit.rollout.servers.http import LoopThread
 from rltoolkit.rollout.servers.policy import (
@@ -40,6 +42,8 @@ from rltoolkit.rollout.weights import (
 from rltoolkit.types import Sample, SamplingParams
 
 __all__ = ["ServerOptions", "VLLMServerBackend"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -147,6 +151,20 @@ class VLLMServerBackend:
         jobs = [Job(i, tuple(map(int, prompt)), int(seed)) for i, (prompt, seed) in enumerate(pairs)]
         return self._thread.run(self._pool.ask(jobs, question))
 
+    def look(self, source: str | Path) -> None:
+        """Look at every server before anything is loaded: who is away, or serves another kind than `source` needs.
+
+        `source` is a saved model, by folder or hub name. Waits up to `wait_s` while no server can be reached, then
+        RolloutError; one that cannot be reached while another can is only told.
+        """
+        self._check_awake()
+        place = Path(source)
+        model = ModelFacts.of(policy_config(base_folder(place.absolute()) if place.is_dir() else source))
+        found = self._thread.run(self._pool.reach(lambda server: contact(server, model)))
+        for server in self._servers:
+            if server.url not in found:
+                logger.warning("not there yet: %s", server.describe())
+
     def sync(self, source: nn.Module | str | Path, version: int) -> None:
         """Load the weights of `source` on every server that can be reached, and call them `version`.
 
@@ -157,7 +175,7 @@ class VLLMServerBackend:
         self._check_awake()
         if not isinstance(source, nn.Module):
             source = Path(source).absolute()
-            base = _base_folder(source) if folder_kind(source) is FolderKind.ADAPTER else source
+            base = base_folder(source) if folder_kind(source) is FolderKind.ADAPTER else source
         config = policy_config(source if isinstance(source, nn.Module) else base)
         model = ModelFacts.of(config)
         self._policy = None
@@ -263,23 +281,6 @@ def _base_identity(module: nn.Module) -> str:
         if "lora_" not in name:
             parts.append(f"{name} {parameter.data_ptr()} {parameter._version} {parameter.requires_grad}")
     return hashlib.blake2b("\n".join(parts).encode(), digest_size=8).hexdigest()
-
-
-def _base_folder(adapter: Path) -> Path:
-    """Return the local folder of the model that an adapter belongs to."""
-    from huggingface_hub import snapshot_download
-    from peft import PeftConfig
-
-    name = str(PeftConfig.from_pretrained(str(adapter)).base_model_name_or_path)
-    if Path(name).is_dir():
-        return Path(name).absolute()
-    try:
-        return Path(snapshot_download(name, local_files_only=True))
-    except (OSError, ValueError) as error:
-        raise RolloutError(
-            f"the adapter {adapter} belongs to the base model {name!r}, which is neither a folder here nor in the "
-            "hub's cache; correct base_model_name_or_path in its adapter_config.json, or give the whole model, merged"
-        ) from error
 
 
 def _with_adapter(base: Path, adapter: Path) -> nn.Module:

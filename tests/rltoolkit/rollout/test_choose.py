@@ -12,13 +12,12 @@ from rltoolkit.errors import ModelError, RolloutError
 from rltoolkit.recipe import Recipe
 from rltoolkit.rollout.choose import (
     Rollouts,
-    adapter_base,
     engine_options,
-    local_folder,
     saved_end_token_ids,
     server_options,
     sync_saved,
 )
+from rltoolkit.rollout.saved import adapter_base, base_folder, local_folder
 from rltoolkit.rollout.transformers_backend import TransformersBackend, end_token_ids
 from rltoolkit.types import SamplingParams
 
@@ -36,6 +35,9 @@ class StandIn:
 
     def sync(self, source, version):
         self.calls.append(("sync", source, version))
+
+    def look(self, source):
+        self.calls.append(("look", source))
 
     def __getattr__(self, name):
         if name not in ("wake", "sleep", "close"):
@@ -78,7 +80,9 @@ def model_folder(tmp_path_factory):
 
 def recipe(backend, **sections):
     rollout = {"backend": backend, **sections.pop("rollout", {})}
-    return Recipe(method="sft", model={"name_or_path": "m", **sections.pop("model", {})}, rollout=rollout)
+    asked = {"tasks": sections.pop("tasks", ["countdown"])}
+    model = {"name_or_path": "m", **sections.pop("model", {})}
+    return Recipe(method="sft", model=model, rollout=rollout, eval=asked)
 
 
 @pytest.fixture
@@ -136,7 +140,7 @@ def test_one_sampler_serves_the_whole_run_and_is_closed_at_its_end(rollouts, tok
             pass
         assert chosen.backend_for(policy) is sampler is again
     assert made() == (sampler,)
-    first = ["sleep"] if backend == "vllm" else []
+    first = ["sleep"] if backend == "vllm" else [("look", str(model_folder))]
     assert sampler.calls == [
         *first, "wake", ("sync", model_folder, 0), "sleep", "wake", ("sync", policy, 5), "sleep", "close",
     ]  # fmt: skip
@@ -150,7 +154,26 @@ def test_it_is_closed_when_the_run_fails(rollouts, made):
     chosen.open()
     with pytest.raises(ValueError, match="broken"), chosen:
         raise ValueError("broken")
+    assert made()[0].calls[-1] == "close"
+
+
+def test_servers_that_cannot_serve_are_known_when_they_are_opened(rollouts, model_folder, made, monkeypatch):
+    def refuse(self, source):
+        raise RolloutError(f"another model than {source}")
+
+    monkeypatch.setattr(StandIn, "look", refuse)
+    chosen, _ = rollouts("vllm-server")
+    with pytest.raises(RolloutError, match=f"another model than {model_folder}"), chosen:
+        chosen.open()
     assert made()[0].calls == ["close"]
+
+
+@pytest.mark.parametrize("backend", ["vllm", "vllm-server"])
+def test_a_run_that_never_samples_starts_nothing(rollouts, made, backend):
+    chosen, _ = rollouts(backend, tasks=[])
+    with chosen:
+        chosen.open()
+    assert made() == ()
 
 
 def test_nobody_samples_before_every_process_has_opened(rollouts, tokenizer, made):
@@ -171,14 +194,14 @@ def test_the_engine_starts_from_the_start_model(rollouts, model_folder, made):
 def test_weights_for_servers_lie_in_the_run_folder_and_leave_nothing(rollouts, tmp_path, made):
     left = tmp_path / "run" / "rollout" / "of-a-start-that-was-killed"
     left.mkdir(parents=True)
-    chosen, _ = rollouts("vllm-server", rollout={"servers": {"urls": ["http://127.0.0.1:1"], "retries": 1}})
+    chosen, _ = rollouts("vllm-server", rollout={"servers": {"urls": ["http://127.0.0.1:1"], "concurrency": 7}})
     with chosen:
         chosen.open()
         assert not left.exists()
         (client,) = made()
         assert client.options["weights_dir"] == tmp_path / "run" / "rollout"
         assert client.options["weights_dir"].is_absolute()
-        assert client.arguments[0] == Options(("http://127.0.0.1:1",), 600.0, 1, 300.0, 30.0, 64)
+        assert client.arguments[0] == Options(("http://127.0.0.1:1",), 600.0, 3, 300.0, 30.0, 7)
     assert not (tmp_path / "run" / "rollout").exists()
 
 
@@ -220,6 +243,21 @@ def test_an_adapter_stands_on_the_model_it_was_trained_on(tmp_path, model_folder
     sync_saved(backend, str(adapter), 3)
     assert backend.calls == [("sync", model_folder, 3), ("sync", adapter, 3)]
     assert adapter_base(model_folder) is None
+
+
+def test_servers_take_the_base_of_an_adapter_by_themselves(tmp_path, model_folder):
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(model_folder)}))
+    backend = StandIn()
+    backend.follow = backend.close
+    sync_saved(backend, tmp_path, 3)
+    assert backend.calls == [("sync", tmp_path, 3)]
+
+
+def test_the_base_of_an_adapter_that_is_nowhere_is_refused_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "nobody/nothing"}')
+    with pytest.raises(ModelError, match=r"belongs to the base model 'nobody/nothing'.*correct base_model_name"):
+        base_folder(tmp_path)
 
 
 def test_an_adapter_without_a_base_is_refused(tmp_path):

@@ -95,6 +95,32 @@ def test_a_folder_that_changed_is_not_loaded_again_under_the_old_version(stand_i
         backend.generate([[5]], 1, SHORT, [0])
 
 
+def test_a_look_before_the_first_sync_loads_nothing(stand_ins, connect, policy, tmp_path):
+    policy.save_pretrained(tmp_path / "model")
+    server = stand_ins()
+    connect(server).look(str(tmp_path / "model"))
+    assert server.tag == "default"
+    assert server.count("/collective_rpc") == 1  # what it serves
+    assert server.count("/update_weight_version") == 0
+
+
+def test_a_look_refuses_another_model_and_tells_of_a_server_that_is_away(
+    stand_ins, connect, policy, tiny_model, tmp_path, caplog
+):
+    policy.save_pretrained(tmp_path / "model")
+    tiny_model(seed=5, hidden_size=2 * policy.config.hidden_size).save_pretrained(tmp_path / "other")
+    server, away = stand_ins(2)
+    away.die()
+    backend = connect(server, away, wait_s=0.5)
+    with pytest.raises(RolloutError, match=r"serves another model: hidden_size"):
+        backend.look(tmp_path / "other")
+    backend.look(tmp_path / "model")
+    assert f"not there yet: {away.url}" in caplog.text
+    server.die()
+    with pytest.raises(RolloutError, match=r"no server could be used for 0\.5 s"):
+        backend.look(tmp_path / "model")
+
+
 @pytest.mark.parametrize("rank", [None, 2, 8])
 @pytest.mark.parametrize("from_folder", [False, True])
 def test_an_adapter_is_loaded_unmerged_where_its_rank_fits(
