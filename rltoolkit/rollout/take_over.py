@@ -7,7 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from rltoolkit.errors import RolloutError
-from rltoolkit.rollout.adapters import adapted_weights, base_module, fill_adapter, refuse_not_numbers
+from rltoolkit.rollout.adapters import (
+    adapted_weights,
+    base_module,
+    fill_adapter,
+    peft_model_of,
+    plain_name,
+    refuse_not_numbers,
+)
 from rltoolkit.rollout.weights import FolderKind, PolicySource, architecture_of, folder_kind, load_policy, memory_state
 
 __all__ = ["WeightTarget"]
@@ -23,6 +30,7 @@ class WeightTarget:
     def __init__(self, module: nn.Module) -> None:
         """`module` is a plain model or a PEFT model."""
         self._module = module
+        self._peft = peft_model_of(module)
         self._base: dict[str, Tensor] = {}
 
     def take(self, source: PolicySource) -> None:
@@ -33,28 +41,31 @@ class WeightTarget:
             self._take_module(source, type(base_module(source)).__name__)
         elif folder_kind(source) is FolderKind.MODEL:
             self._take_module(load_policy(source, dtype=next(self._module.parameters()).dtype), str(source))
-        elif _is_peft(self._module):
-            fill_adapter(self._module, Path(source))
+        elif self._peft is not None:
+            fill_adapter(self._peft, Path(source))
         else:
             self._take_adapter(Path(source))
 
     def _take_module(self, source: nn.Module, where: str) -> None:
         base: dict[str, Tensor] = {}
-        if not _is_peft(self._module):
+        peft = peft_model_of(source)
+        if self._peft is None:
             state = memory_state(source)
-            if _is_peft(source):
+            if peft is not None:
                 plain = memory_state(source, with_adapter=False)
                 base = {name: plain[name].clone() for name in plain if plain[name].data_ptr() != state[name].data_ptr()}
-        elif _is_peft(source):
-            _compare_scaling(source, self._module, where)
-            state = dict(source.state_dict())
+            target = _views(self._module)
+        elif peft is not None:
+            _compare_adapters(peft, self._peft, where)
+            state, target = _plain(peft.state_dict()), _plain(self._peft.state_dict())
+            state = {name: state[name] for name in target if name in state}  # without what is attached to it
             refuse_not_numbers(state, where)
         else:
             raise RolloutError(
                 f"{where} is a plain model, the model that samples has an adapter; give a PEFT model or an adapter "
                 "folder, or sample with a plain model"
             )
-        _copy(state, self._module, where)
+        _copy(state, target, where)
         self._base = base
 
     def _take_adapter(self, folder: Path) -> None:
@@ -62,46 +73,41 @@ class WeightTarget:
         changed = adapted_weights(architecture_of(self._module), base, folder)
         refuse_not_numbers(changed, str(folder))
         kept = {name: base[name].clone() for name in changed}
-        _copy(base | changed, self._module, str(folder))
+        _copy(base | changed, _views(self._module), str(folder))
         self._base = kept
 
 
-def _is_peft(module: nn.Module) -> bool:
-    from peft import PeftModel
-
-    return isinstance(module, PeftModel)
+def _plain(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {plain_name(name): tensor for name, tensor in state.items()}
 
 
-def _compare_scaling(source: nn.Module, target: nn.Module, where: str) -> None:
+def _compare_adapters(source: nn.Module, target: nn.Module, where: str) -> None:
     """Refuse an adapter that counts more or less than the target's: that is no weight, and would not be copied."""
-    layers = dict(source.named_modules())
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers = {plain_name(name): layer for name, layer in source.named_modules()}
     for name, layer in target.named_modules():
-        scaling = getattr(layer, "scaling", None)
-        if isinstance(scaling, dict):
-            other = getattr(layers.get(name), "scaling", None)
-            if other != scaling:
+        other = layers.get(plain_name(name))
+        for field in ("active_adapters", "merged_adapters", "disable_adapters", "scaling"):
+            mine, theirs = getattr(layer, field, None), getattr(other, field, None)
+            if isinstance(layer, BaseTunerLayer) and mine != theirs:
                 raise RolloutError(
-                    f"the adapter of {where} does not fit the model that samples: its scaling is {other} in {name}, "
-                    f"expected {scaling}; give an adapter with the same r and lora_alpha"
+                    f"the adapter of {where} does not fit the model that samples: its {field} is {theirs} in "
+                    f"{plain_name(name)}, expected {mine}; give an adapter with the same r and lora_alpha that is used "
+                    "alike (active, not merged, not disabled), or sample with a plain model"
                 )
 
 
-def _copy(state: Mapping[str, Tensor], module: nn.Module, where: str) -> None:
-    """Copy `state` into `module` after all names and shapes are compared."""
-    target = module.state_dict() if _is_peft(module) else _views(module)
-    for name, tensor in target.items():
-        if name not in state or state[name].shape != tensor.shape:
-            found = tuple(state[name].shape) if name in state else "missing"
+def _copy(state: Mapping[str, Tensor], target: Mapping[str, Tensor], where: str) -> None:
+    """Copy `state` into `target` after all names and shapes are compared."""
+    for name in sorted(state.keys() | target.keys()):
+        found = tuple(state[name].shape) if name in state else "missing"
+        wanted = tuple(target[name].shape) if name in target else "no such weight"
+        if found != wanted:
             raise RolloutError(
-                f"the weights of {where} do not fit the model that samples: {name} is {found}, expected "
-                f"{tuple(tensor.shape)}; give the same architecture"
+                f"the weights of {where} do not fit the model that samples: {name} is {found}, expected {wanted}; give "
+                "the same architecture"
             )
-    unknown = sorted(set(state) - set(target)) if not _is_peft(module) else []
-    if unknown:
-        raise RolloutError(
-            f"the weights of {where} do not fit the model that samples: it has no {unknown[0]}; give the same "
-            "architecture"
-        )
     with torch.no_grad():
         for name, tensor in target.items():
             tensor.copy_(state[name])

@@ -164,3 +164,45 @@ def test_weights_that_are_not_numbers_are_refused_and_change_nothing(tiny_model,
         with pytest.raises(RolloutError, match=r"model\.norm\.weight; the training has diverged"):
             backend.sync(source, 1)
     assert all(torch.equal(before[name], tensor) for name, tensor in backend.model.state_dict().items())
+
+
+def test_a_peft_model_takes_over_only_adapters_that_are_used_alike(tiny_model, tmp_path):
+    """Merged, disabled or second adapters change what the module computes, and no tensor of it says so."""
+    source = _adapted(tiny_model(), 1)
+    write_adapter(source, tmp_path / "adapter")
+    target = _adapted(tiny_model(), 2)
+    before = {name: tensor.clone() for name, tensor in target.state_dict().items()}
+    source.merge_adapter()
+    with pytest.raises(RolloutError, match=r"its merged_adapters is \['default'\] in .*q_proj, expected \[\]"):
+        _backend(target).sync(source, 1)
+    source.unmerge_adapter()
+    with source.disable_adapter(), pytest.raises(RolloutError, match="its disable_adapters is True"):
+        _backend(target).sync(source, 1)
+    source.add_adapter("b", LoraConfig(r=4, target_modules=["q_proj", "down_proj"], init_lora_weights=False))
+    source.set_adapter("b")
+    with pytest.raises(RolloutError, match=r"its active_adapters is \['b'\]"):
+        _backend(target).sync(source, 1)
+    target.merge_adapter()
+    with pytest.raises(RolloutError, match=r"adapter of the model that samples is merged in .*unmerge_adapter"):
+        _backend(target).sync(tmp_path / "adapter", 1)
+    target.unmerge_adapter()
+    with target.disable_adapter(), pytest.raises(RolloutError, match="the model that samples is disabled"):
+        _backend(target).sync(tmp_path / "adapter", 1)
+    for name, tensor in target.state_dict().items():
+        torch.testing.assert_close(tensor, before[name], rtol=0, atol=1e-14)
+
+
+def test_compiled_layers_on_one_side_do_not_matter(tiny_model, tmp_path):
+    source, target = _adapted(tiny_model(), 1), _adapted(tiny_model(), 2)
+    expected = policy_state(source)
+    write_adapter(source, tmp_path / "adapter")
+    for module in (source, target):
+        layers = module.base_model.model.model.layers
+        layers[module is target] = torch.compile(layers[module is target])
+    for taken in (source, tmp_path / "adapter"):
+        with torch.no_grad():
+            for name, tensor in target.named_parameters():
+                if "lora_" in name:
+                    tensor.zero_()
+        _backend(target).sync(taken, 1)
+        assert all(torch.equal(tensor, expected[name]) for name, tensor in policy_state(target).items())

@@ -4,7 +4,9 @@ import math
 import pytest
 import torch
 from peft import LoraConfig, PrefixTuningConfig, get_peft_model
+from safetensors.torch import load_file
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from transformers import AutoModelForCausalLM, MixtralConfig, MixtralForCausalLM
 
 from rltoolkit.errors import RolloutError
@@ -217,24 +219,156 @@ def test_an_adapter_on_embeddings_is_merged_and_leaves_the_base_alone(tiny_model
 @pytest.mark.parametrize(
     ("options", "unmerged", "reason"),
     [
-        ({"r": 3}, True, ""),
-        ({"use_dora": True}, False, "DoRA"),
-        ({"modules_to_save": ["lm_head"]}, False, "modules_to_save"),
-        ({"bias": "all"}, False, "biases"),
-        ({"rank_pattern": {"q_proj": 2}}, False, "ranks that differ"),
-        ({"target_modules": ["embed_tokens"]}, False, "embeddings"),
+        ({"r": 3, "use_rslora": True, "lora_alpha": 5, "lora_dropout": 0.1}, True, ""),
+        ({"init_lora_weights": "orthogonal"}, True, ""),
+        ({"exclude_modules": ["layers.0.self_attn.q_proj"], "layers_to_transform": [0]}, True, ""),
+        ({"use_dora": True}, False, "it has use_dora"),
+        ({"modules_to_save": ["lm_head"]}, False, "it has modules_to_save"),
+        ({"bias": "all"}, False, "it has bias"),
+        ({"rank_pattern": {"q_proj": 2}}, False, "it has rank_pattern"),
+        ({"target_modules": ["embed_tokens"]}, False, "it has embeddings"),
+        ({"use_qalora": True, "qalora_group_size": 8}, False, "it has qalora_group_size, use_qalora"),
     ],
     ids=str,
 )
 def test_what_vllm_can_load_without_merging(tiny_model, tmp_path, options, unmerged, reason):
-    model = _lora(tiny_model(), **options)
+    model = _lora(tiny_model(dtype=torch.float32), **options)
     facts = adapter_of(model)
     assert facts.rank == options.get("r", 4)
     assert facts.unmerged is unmerged
-    assert reason in facts.reason
+    assert facts.reason == reason
     write_adapter(model, tmp_path / "adapter")
     assert folder_kind(tmp_path / "adapter") is FolderKind.ADAPTER
     assert adapter_of(tmp_path / "adapter") == facts
+
+
+def test_a_field_that_is_not_known_to_be_plain_is_merged(tiny_model, tmp_path):
+    write_adapter(_lora(tiny_model()), tmp_path / "adapter")
+    file = tmp_path / "adapter" / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"invented_next_year": True}))
+    assert adapter_of(tmp_path / "adapter").reason == "it has invented_next_year"
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"alora_invocation_tokens": [3, 4]}, "alora_invocation_tokens"),
+        ({"layer_replication": [(0, 2), (1, 2)]}, "layer_replication"),
+    ],
+)
+def test_adapters_that_are_no_change_of_weights_are_refused(tiny_model, options, field):
+    model = _lora(tiny_model(), **options)
+    for take in (adapter_of, policy_state):
+        with pytest.raises(RolloutError, match=f"has {field}, which no change of the model's own weights"):
+            take(model)
+
+
+def test_what_peft_cannot_merge_is_refused(tiny_model, monkeypatch):
+    model = _lora(tiny_model())
+
+    def refuse(*args, **kwargs):
+        raise NotImplementedError("not this variant")
+
+    monkeypatch.setattr("peft.tuners.lora.layer.Linear.merge", refuse)
+    with pytest.raises(RolloutError, match=r"cannot merge the adapter of model\..*q_proj: not this variant"):
+        policy_state(model)
+
+
+@pytest.mark.parametrize("start", ["pissa", "pissa_niter_4", "olora"])
+def test_an_adapter_that_changed_its_base_is_taken_from_memory_alone(tiny_model, tmp_path, start):
+    """Its tensors belong to a base that is in no folder: on the original one they are another policy."""
+    model = _lora(tiny_model(dtype=torch.float32), init_lora_weights=start)
+    assert adapter_of(model).unmerged  # beside the base that the module has
+    write_adapter(model, tmp_path / "adapter")
+    base = tiny_model(dtype=torch.float32)
+    takes = [
+        lambda: adapter_of(tmp_path / "adapter"),
+        lambda: adapters.adapted_weights(_architecture(base), memory_state(base), tmp_path / "adapter"),
+        lambda: adapters.fill_adapter(_lora(base), tmp_path / "adapter"),
+    ]
+    for take in takes:
+        with pytest.raises(RolloutError, match=f"init_lora_weights '{start}', which also changes the base"):
+            take()
+    write_adapter(_lora(tiny_model(dtype=torch.float32)), tmp_path / "plain")
+    with pytest.raises(RolloutError, match="adapter of the model that samples was started with init_lora_weights"):
+        adapters.fill_adapter(model, tmp_path / "plain")
+
+
+@pytest.mark.parametrize("start", [True, "gaussian", "orthogonal"])
+def test_an_adapter_that_kept_its_base_is_merged_into_it(tiny_model, tmp_path, start):
+    model = _lora(tiny_model(dtype=torch.float32), init_lora_weights=start)
+    with torch.no_grad():
+        model.base_model.model.model.layers[0].self_attn.q_proj.lora_B["default"].weight.add_(0.1)
+    write_adapter(model, tmp_path / "adapter")
+    base = tiny_model(dtype=torch.float32)
+    changed = adapters.adapted_weights(_architecture(base), memory_state(base), tmp_path / "adapter")
+    expected = policy_state(model)
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in changed.items())
+
+
+def test_a_disabled_adapter_is_not_in_use(tiny_model, tmp_path):
+    model, plain = _lora(tiny_model()), tiny_model().state_dict()
+    with model.disable_adapter():
+        assert adapter_of(model) is None
+        assert _equal(policy_state(model), plain)
+        with pytest.raises(RolloutError, match="has no adapter in use"):
+            write_adapter(model, tmp_path / "adapter")
+    assert adapter_of(model).unmerged
+
+
+def _in_ddp(module):
+    """Wrap a module as DDP does, without its processes."""
+    wrapped = DistributedDataParallel.__new__(DistributedDataParallel)
+    nn.Module.__init__(wrapped)
+    wrapped.module = module
+    return wrapped
+
+
+@pytest.mark.parametrize("wrap", [_in_ddp, torch.compile, lambda module: _in_ddp(torch.compile(module))])
+def test_an_adapter_is_seen_through_wrappers(tiny_model, tmp_path, wrap):
+    model = _lora(tiny_model())
+    assert adapter_of(wrap(model)) == adapter_of(model)
+    assert _equal(policy_state(wrap(model)), policy_state(model))
+    write_adapter(wrap(model), tmp_path / "adapter")
+    assert adapter_of(tmp_path / "adapter") == adapter_of(model)
+    tokens = get_peft_model(tiny_model(), PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3))
+    with pytest.raises(RolloutError, match="adds tokens and changes no weights"):
+        policy_state(wrap(tokens))
+
+
+def test_an_adapter_of_compiled_layers_is_written_under_plain_names(tiny_model, tmp_path):
+    model = _lora(tiny_model())
+    write_adapter(model, tmp_path / "plain")
+    layers = model.base_model.model.model.layers
+    layers[1] = torch.compile(layers[1])
+    write_adapter(model, tmp_path / "compiled")
+    one, other = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("plain", "compiled"))
+    assert _equal(one, other)
+    with torch.no_grad():
+        for name, tensor in model.named_parameters():
+            if "lora_" in name:
+                tensor.zero_()
+    adapters.fill_adapter(model, tmp_path / "plain")
+    write_adapter(model, tmp_path / "again")
+    assert _equal(load_file(tmp_path / "again" / "adapter_model.safetensors"), one)
+
+
+def test_an_adapter_to_be_loaded_unmerged_has_a_layer_for_each_of_its_weights(tiny_model, tmp_path):
+    architecture = _architecture(tiny_model())
+    write_adapter(_lora(tiny_model()), tmp_path / "good")
+    adapters.check_adapter(tmp_path / "good", architecture)
+    write_adapter(_lora(tiny_model(num_hidden_layers=3)), tmp_path / "deep")
+    write_adapter(_lora(tiny_model(intermediate_size=32)), tmp_path / "narrow")
+    broken = _lora(tiny_model())
+    broken.base_model.model.model.layers[1].mlp.down_proj.lora_B["default"].weight.data[0, 0] = math.nan
+    write_adapter(broken, tmp_path / "broken")
+    for name, message in [
+        ("deep", r"layers\.2\..* has no layer there to stand on"),
+        ("narrow", r"down_proj\.lora_A\.weight of shape \(4, 32\) has no layer there"),
+        ("broken", "not finite"),
+    ]:
+        with pytest.raises(RolloutError, match=message):
+            adapters.check_adapter(tmp_path / name, architecture)
 
 
 def test_no_adapter(tiny_model, tmp_path):
