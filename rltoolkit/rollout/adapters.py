@@ -120,9 +120,8 @@ def _facts(config: Mapping[str, Any], where: str) -> AdapterFacts:
         return AdapterFacts(0, unmerged=False, reason=f"its type is {kind}, not LORA")
     _refuse_unmergeable(config, where)
     usual = LoraConfig().to_dict()
-    found = [
-        name for name in config if name not in PLAIN_FIELDS and (config[name] or None) != (usual.get(name) or None)
-    ]
+    differing = (name for name in config if (config[name] or None) != (usual.get(name) or None))
+    found = sorted(name for name in differing if name not in PLAIN_FIELDS)
     found += ["embeddings"] if _targets_embeddings(config) else []
     return AdapterFacts(int(config["r"]), unmerged=not found, reason=f"it has {', '.join(found)}" if found else "")
 
