@@ -81,6 +81,9 @@ def _arguments(model: str | Path, options: EngineOptions, seed: int) -> dict[str
         "seed": seed,
         "disable_log_stats": True,
     }
+    if current_platform.is_cpu():
+        # A prompt cut into pieces stops vLLM on a CPU: it steps the row's generator back, which only CUDA's can.
+        arguments |= {"enable_chunked_prefill": False, "max_num_batched_tokens": None}
     if options.max_lora_rank is not None:
         arguments |= {"enable_lora": True, "max_lora_rank": options.max_lora_rank, "max_loras": 1}
     return arguments

@@ -78,6 +78,9 @@ def server_command(options: LaunchOptions, index: int) -> list[str]:
     if options.devices:
         share = SERVER_GPU_SHARE if engine.gpu_memory_utilization is None else engine.gpu_memory_utilization
         command += ["--tensor-parallel-size", str(engine.tensor_parallel), "--gpu-memory-utilization", str(share)]
+    else:
+        # A prompt cut into pieces stops vLLM on a CPU: it steps the row's generator back, which only CUDA's can.
+        command.append("--no-enable-chunked-prefill")
     if engine.enforce_eager:
         command.append("--enforce-eager")
     if engine.max_lora_rank is not None:
