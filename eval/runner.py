@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from eval.choice import SamplerChoice
 from eval.judging import judge, write_samples
 from eval.metrics import JudgedSample, mean, outcome_counts, scores_by_question, truncated_fraction
-from eval.sampler import SamplerChoice, open_sampler
+from eval.sampler import open_sampler
 from eval.stats import Estimate, mean_with_interval
 from eval.tasks import load_task
 from eval.tasks.base import PromptFormat, Task
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["Progress", "TaskResult", "evaluate", "run_tasks"]
 
 RESULTS = "results.json"
+
+TRANSFORMERS = SamplerChoice()
 
 CHUNK_SAMPLES = 1024
 """Samples asked for at a time: enough to batch by length, few enough to show progress."""
@@ -158,22 +161,17 @@ def run_tasks(
     max_new_tokens: int | None = None,
     seed: int = 0,
     prompt_format: PromptFormat | None = None,
-    dtype: str = "auto",
-    device: str | None = None,
-    backend: str = "transformers",
-    urls: Sequence[str] = (),
+    sampler: SamplerChoice = TRANSFORMERS,
     show_progress: bool = True,
 ) -> list[TaskResult]:
     """Evaluate a model folder (or hub name) on tasks known by name; what `rltoolkit eval` does.
 
     `temperature` None is greedy for n = 1 and 1.0 for more; `max_new_tokens` and `prompt_format` None take
-    the task's; `limit` questions are chosen by `seed`. `backend` is transformers, vllm or vllm-server, the
-    latter with the `urls` of servers that see the model's folder; `dtype` and `device` are explained at
-    `SamplerChoice`. Into the folder `output` go `results.json` and `samples-<task>.jsonl`; a folder that holds
+    the task's; `limit` questions are chosen by `seed`. `sampler` says who samples; servers must see the
+    model's folder. Into the folder `output` go `results.json` and `samples-<task>.jsonl`; a folder that holds
     results already is refused. Raises DataError, ModelError or RolloutError; tasks, settings and the tokenizer
     are checked before any weight is loaded.
     """
-    choice = SamplerChoice(backend, tuple(urls), dtype, device)
     if output is not None and (output / RESULTS).exists():
         raise DataError(f"{output / RESULTS} exists already; give another output folder, nothing is overwritten")
     if not tasks:
@@ -188,13 +186,20 @@ def run_tasks(
     for task in loaded:
         _check(n, task.sampling)
         _prompt_ids(task, tokenizer)
-    with open_sampler(choice, model_path, tokenizer, seed=seed) as sampler:
-        results = [_run_task(sampler, tokenizer, task, n, seed, output, show_progress) for task in loaded]
+    with open_sampler(sampler, model_path, tokenizer, seed=seed) as backend:
+        results = [_run_task(backend, tokenizer, task, n, seed, output, show_progress) for task in loaded]
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
-        settings = {"model": str(model_path), "backend": backend, "versions": collect_versions()}
+        settings = {"model": str(model_path), **_said(sampler), "versions": collect_versions()}
         write_json(output / RESULTS, settings | {"results": [result.to_dict() for result in results]})
     return results
+
+
+def _said(sampler: SamplerChoice) -> dict[str, Any]:
+    """Return who sampled, for JSON; a server's dtype is its own."""
+    if sampler.backend == "vllm-server":
+        return {"backend": sampler.backend, "urls": list(sampler.urls)}
+    return {"backend": sampler.backend, "dtype": sampler.dtype}
 
 
 def _asked(task: Task, temperature: float, max_new_tokens: int | None, prompt_format: PromptFormat | None) -> Task:

@@ -2,11 +2,10 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rltoolkit.errors import RolloutError
+from eval.choice import WAIT_S, SamplerChoice
 from rltoolkit.rollout.adapters import adapter_of
 from rltoolkit.rollout.base import RolloutBackend
 from rltoolkit.rollout.choose import saved_end_token_ids, sync_saved
@@ -17,46 +16,10 @@ from rltoolkit.rollout.saved import base_folder, local_folder
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["SamplerChoice", "open_sampler"]
-
-BACKENDS = ("transformers", "vllm", "vllm-server")
+__all__ = ["open_sampler"]
 
 ENGINE_GPU_SHARE = 0.9
 """Of a GPU's memory: nobody trains beside an evaluation."""
-
-
-@dataclass(frozen=True)
-class SamplerChoice:
-    """Which backend samples, and its settings; RolloutError for settings that this backend does not have."""
-
-    backend: str = "transformers"
-    urls: tuple[str, ...] = ()
-    """Of the servers, for backend vllm-server alone."""
-    dtype: str = "auto"
-    """What the weights are computed in, "auto" for what they were saved in; a server has its own."""
-    device: str | None = None
-    """For backend transformers alone; None is a GPU if there is one."""
-
-    def __post_init__(self) -> None:
-        """Refuse what would have no effect."""
-        if self.backend not in BACKENDS:
-            raise RolloutError(f"backend is {self.backend!r}; give one of {', '.join(BACKENDS)}")
-        if self.backend == "vllm-server" and not self.urls:
-            raise RolloutError("backend vllm-server needs the servers' URLs; give --url, as `rltoolkit serve` prints")
-        if self.backend != "vllm-server" and self.urls:
-            raise RolloutError(
-                f"--url is for backend vllm-server, the backend is {self.backend}; remove one of the two"
-            )
-        if self.backend != "transformers" and self.device is not None:
-            raise RolloutError(
-                f"--device is {self.device} with backend {self.backend}: vLLM takes the device it was built for and "
-                "started on; remove --device (CUDA_VISIBLE_DEVICES chooses among GPUs)"
-            )
-        if self.backend == "vllm-server" and self.dtype != "auto":
-            raise RolloutError(
-                f"--dtype is {self.dtype} with backend vllm-server: a server has the dtype it was started with; "
-                "remove --dtype, or set rollout.engine.dtype for `rltoolkit serve`"
-            )
 
 
 @contextmanager
@@ -86,7 +49,8 @@ def _vllm_backend(
     if choice.backend == "vllm-server":
         from rltoolkit.rollout.servers.backend import ServerOptions, VLLMServerBackend
 
-        return VLLMServerBackend(ServerOptions(urls=choice.urls), eos_token_ids=eos_token_ids)
+        options = ServerOptions(urls=choice.urls, wait_s=WAIT_S if choice.wait_s is None else choice.wait_s)
+        return VLLMServerBackend(options, eos_token_ids=eos_token_ids)
     from rltoolkit.rollout.vllm_backend import VLLMBackend
 
     facts = adapter_of(folder)

@@ -148,6 +148,9 @@ def _add_eval(commands: argparse._SubParsersAction[Any]) -> None:
         metavar="URL",
         help="a server of `rltoolkit serve` for vllm-server, may be repeated; it must see the model's folder",
     )
+    parser.add_argument(
+        "--wait", type=_seconds, metavar="SECONDS", help="for vllm-server: how long no server may answer (default: 10)"
+    )
     parser.add_argument("--dtype", default="auto", help="for transformers and vllm (default: as saved)")
     parser.add_argument("--device", help="for transformers (default: a GPU if there is one)")
     parser.add_argument("--seed", type=int, default=0)
@@ -158,7 +161,8 @@ def _add_serve(commands: argparse._SubParsersAction[Any]) -> None:
     text = (
         "Start vLLM servers for a recipe's rollouts, one per GPU or one on the CPU, and watch them until Ctrl-C. They "
         "bind loopback unless rollout.servers.host says otherwise: their control endpoints (weights, rpc) have no "
-        "authentication, so let only a private network reach them."
+        "authentication, so every user of this machine can replace the model and run code as you. Serve on machines "
+        "whose users you trust, and let only a private network reach them."
     )
     example = "rltoolkit serve recipes/rlsp/quickstart.yaml rollout.servers.port=8100"
     _add_recipe(_command(commands, "serve", text, example, _serve))
@@ -220,7 +224,10 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _eval(options: argparse.Namespace) -> int:
-    from eval.report import markdown_table
+    from eval.choice import SamplerChoice
+
+    sampler = SamplerChoice(options.backend, tuple(options.url), options.dtype, options.device, options.wait)
+    from eval.report import markdown_table  # after the choice: its mistakes are told within a second
     from eval.runner import run_tasks
 
     results = run_tasks(
@@ -233,10 +240,7 @@ def _eval(options: argparse.Namespace) -> int:
         max_new_tokens=options.max_new_tokens,
         seed=options.seed,
         prompt_format=options.format,
-        dtype=options.dtype,
-        device=options.device,
-        backend=options.backend,
-        urls=options.url,
+        sampler=sampler,
     )
     _say(markdown_table(results))
     if options.output is not None:

@@ -6,7 +6,10 @@ from enum import StrEnum
 
 from rltoolkit.errors import RolloutError
 
-__all__ = ["Sample", "SamplingParams", "StopReason"]
+__all__ = ["VLLM_TEMPERATURES", "Sample", "SamplingParams", "StopReason"]
+
+VLLM_TEMPERATURES = (0.01, 2.0)
+"""Lowest and highest but 0: vLLM raises a lower one with only a warning, and refuses a higher one."""
 
 
 class StopReason(StrEnum):

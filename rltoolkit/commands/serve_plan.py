@@ -10,7 +10,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from rltoolkit.recipe.contradictions import Finding, server_place
+from rltoolkit.recipe.addresses import server_place
+from rltoolkit.recipe.contradictions import Finding
 from rltoolkit.recipe.load import LoadedRecipe
 from rltoolkit.recipe.problems import RecipeError
 

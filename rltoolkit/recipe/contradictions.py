@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from rltoolkit.recipe import paths, schema
 from rltoolkit.recipe.accelerate_config import read_accelerate_config
+from rltoolkit.recipe.addresses import refused_urls
 from rltoolkit.recipe.problems import RefusedError, did_you_mean
+from rltoolkit.types import VLLM_TEMPERATURES
 
 # Flags of a vLLM server that `rltoolkit serve` sets, and what stands in a recipe for each ("": nothing does).
 SERVER_FLAGS: dict[str, str] = {
@@ -235,36 +236,8 @@ def servers_are_named(draft: Draft) -> Iterator[Finding]:
 def server_urls_are_right(draft: Draft) -> Iterator[Finding]:
     """A server's URL is a scheme, a host and a port; no server is named twice."""
     rollout = draft.sections.get("rollout")
-    seen: dict[tuple[str, str, int], str] = {}
-    for url in rollout.servers.urls if rollout is not None else ():
-        try:
-            place = server_place(url)
-        except RefusedError as refusal:
-            yield Finding("rollout.servers.urls", refusal.found, refusal.expected, refusal.remedy)
-            continue
-        if place in seen:
-            found = f"names {url!r} after {seen[place]!r}, which is the same server"
-            yield Finding("rollout.servers.urls", found, remedy="name each server once")
-        seen.setdefault(place, url)
-
-
-def server_place(url: str) -> tuple[str, str, int]:
-    """(scheme, host, port) of a server's URL; raises RefusedError for anything else than these three."""
-    expected = "such as http://127.0.0.1:8100"
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise RefusedError(f"names {url!r} ({error})", expected=expected) from error
-    if parts.scheme not in ("http", "https"):
-        bare = url.partition("://")[2] or url
-        raise RefusedError(f"names {url!r} without http:// or https://", remedy=f"write 'http://{bare}'")
-    if not host or port == 0 or parts.username is not None or any(letter.isspace() for letter in url):
-        raise RefusedError(f"names {url!r}", expected=expected, remedy="give scheme, host and port")
-    if parts.path or parts.query or parts.fragment:
-        remedy = f"write '{parts.scheme}://{parts.netloc}'; paths such as /v1 are added where they belong"
-        raise RefusedError(f"names {url!r}, which has a path", remedy=remedy)
-    return parts.scheme, host, port or (443 if parts.scheme == "https" else 80)
+    for refusal in refused_urls(rollout.servers.urls) if rollout is not None else ():
+        yield Finding("rollout.servers.urls", refusal.found, refusal.expected, refusal.remedy)
 
 
 def backend_fits(draft: Draft) -> Iterator[Finding]:
@@ -283,15 +256,14 @@ def backend_fits(draft: Draft) -> Iterator[Finding]:
 
 
 def engine_fits(draft: Draft) -> Iterator[Finding]:
-    """An engine has one place for each setting, and room for what is asked of it."""
+    """An engine has one place for each setting."""
     rollout = draft.sections.get("rollout")
     if rollout is None or rollout.backend not in ("vllm", "vllm-server"):
         return
     engine = rollout.engine
-    needed = rollout.max_prompt_tokens + rollout.max_new_tokens
-    if engine.max_model_len is not None and engine.max_model_len < needed:
-        found = f"is {engine.max_model_len}, less than rollout.max_prompt_tokens + rollout.max_new_tokens = {needed}"
-        yield Finding("rollout.engine.max_model_len", found, remedy=f"give at least {needed}, or null")
+    if rollout.backend == "vllm-server" and not engine.sleep:
+        found = "is false for backend vllm-server, whose servers never sleep"
+        yield Finding("rollout.engine.sleep", found, remedy="remove it, or set rollout.backend=vllm")
     if rollout.backend == "vllm" and engine.tensor_parallel > 1:
         found = f"is {engine.tensor_parallel} for backend vllm, where each process samples on its own GPU"
         yield Finding("rollout.engine.tensor_parallel", found, remedy="set it to 1, or rollout.backend=vllm-server")
@@ -304,6 +276,44 @@ def engine_fits(draft: Draft) -> Iterator[Finding]:
         instead = OF_TRLS_VLLM.get(name)
         remedy = f"set {instead}" if instead else "remove it, or set rollout.backend=trl-vllm"
         yield Finding(f"train.{name}", f"is of TRL's own vLLM, not of backend {rollout.backend}", remedy=remedy)
+
+
+def engine_has_room(draft: Draft) -> Iterator[Finding]:
+    """The longest sequence of training and of evaluation fits into the engine's context."""
+    rollout, measured = draft.sections.get("rollout"), draft.sections.get("eval")
+    if rollout is None or rollout.backend not in ("vllm", "vllm-server") or rollout.engine.max_model_len is None:
+        return
+    key, new = "rollout.max_new_tokens", rollout.max_new_tokens
+    if measured is not None and measured.tasks and (measured.max_new_tokens or 0) > new:
+        key, new = "eval.max_new_tokens", measured.max_new_tokens
+    needed = rollout.max_prompt_tokens + new
+    if rollout.engine.max_model_len < needed:
+        found = f"is {rollout.engine.max_model_len}, less than rollout.max_prompt_tokens + {key} = {needed}"
+        remedy = f"give at least {needed}, or null"
+        yield Finding("rollout.engine.max_model_len", found, remedy=remedy, rests_on=(key,))
+
+
+def vllm_can_sample_so(draft: Draft) -> Iterator[Finding]:
+    """A temperature that vLLM neither changes nor refuses."""
+    rollout = draft.sections.get("rollout")
+    if rollout is None or rollout.backend == "transformers" or rollout.temperature == 0.0:
+        return
+    low, high = VLLM_TEMPERATURES
+    if not low <= rollout.temperature <= high:
+        found = f"is {rollout.temperature:g} for backend {rollout.backend}"
+        remedy = "give one of these, or set rollout.backend=transformers"
+        yield Finding("rollout.temperature", found, f"{low:g} to {high:g}", remedy, rests_on=("rollout.backend",))
+
+
+def importance_weights_apply(draft: Draft) -> Iterator[Finding]:
+    """Weights for samples of another program are not set where the policy's own module samples."""
+    rollout = draft.sections.get("rollout")
+    if draft.method != "rlsp" or rollout is None or rollout.backend != "transformers":
+        return
+    for name in (name for name in draft.train() if name.startswith("vllm_importance_sampling")):
+        found = "has no effect for backend transformers, whose samples are the policy's own"
+        remedy = "remove it, or set rollout.backend=vllm or vllm-server"
+        yield Finding(f"train.{name}", found, remedy=remedy, rests_on=("rollout.backend",))
 
 
 def server_flags_are_free(draft: Draft) -> Iterator[Finding]:
@@ -347,6 +357,9 @@ RULES: tuple[Rule, ...] = (
     server_urls_are_right,
     backend_fits,
     engine_fits,
+    engine_has_room,
+    vllm_can_sample_so,
+    importance_weights_apply,
     server_flags_are_free,
     devices_fit,
 )

@@ -5,12 +5,9 @@ from typing import Any
 
 from rltoolkit.errors import RolloutError
 from rltoolkit.rollout.base import stream_seed
-from rltoolkit.types import SamplingParams
+from rltoolkit.types import VLLM_TEMPERATURES, SamplingParams
 
 __all__ = ["choices_asked", "completion_request", "sampling_fields"]
-
-LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.01, 2.0
-"""vLLM raises a lower temperature to 0.01 with only a warning, and refuses a higher one than 2."""
 
 SEED_BITS = 62
 """vLLM adds a sample's number to the seed, and the sum must stay below 2**63."""
@@ -32,10 +29,11 @@ def sampling_fields(sampling: SamplingParams, n: int, seed: int, eos_token_ids: 
     k with `seed + k`; the seed is spread first, so that neighbouring seeds share no stream. Raises
     RolloutError for a temperature that vLLM would change or refuse.
     """
-    if not sampling.greedy and not LOWEST_TEMPERATURE <= sampling.temperature <= HIGHEST_TEMPERATURE:
+    lowest, highest = VLLM_TEMPERATURES
+    if not sampling.greedy and not lowest <= sampling.temperature <= highest:
         raise RolloutError(
-            f"the temperature is {sampling.temperature}, vLLM samples at {LOWEST_TEMPERATURE} to "
-            f"{HIGHEST_TEMPERATURE}; give one of these, 0 for the most likely token, or the transformers backend"
+            f"the temperature is {sampling.temperature}, vLLM samples at {lowest} to {highest}; give one of these, "
+            "0 for the most likely token, or the transformers backend"
         )
     neutral = sampling.greedy  # vLLM's own rule, so that both forms of a greedy request are the same
     return {

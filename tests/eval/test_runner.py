@@ -1,9 +1,11 @@
 import dataclasses
 import json
 import math
+from contextlib import nullcontext
 
 import pytest
 
+from eval.choice import SamplerChoice
 from eval.runner import RESULTS, evaluate, run_tasks
 from eval.tasks import Question, Task, load_task
 from eval.tasks.countdown import attempts
@@ -178,7 +180,12 @@ def test_a_chat_goes_through_the_chat_template(backend, tokenizer, tmp_path):
 
 def test_run_tasks_writes_results_and_samples_and_overwrites_nothing(model_folder, tmp_path):
     output = tmp_path / "out"
-    options = {"limit": 8, "max_new_tokens": 24, "show_progress": False, "device": "cpu"}
+    options = {
+        "limit": 8,
+        "max_new_tokens": 24,
+        "show_progress": False,
+        "sampler": SamplerChoice(device="cpu", dtype="float32"),
+    }
     results = run_tasks(model_folder, ["countdown"], n=2, output=output, **options)
     assert [(r.task, r.n_questions, r.samples_per_question) for r in results] == [("countdown", 8, 2)]
     assert results[0].sampling == SamplingParams(temperature=1.0, max_new_tokens=24)
@@ -186,6 +193,7 @@ def test_run_tasks_writes_results_and_samples_and_overwrites_nothing(model_folde
     assert written["results"][0]["outcomes"] == results[0].outcomes
     assert written["results"][0]["estimate"]["mean"] == results[0].estimate.mean
     assert written["model"] == str(model_folder)
+    assert (written["backend"], written["dtype"]) == ("transformers", "float32")
     assert "torch" in written["versions"]["packages"]
     assert len((output / "samples-countdown.jsonl").read_text("utf-8").splitlines()) == 16
     with pytest.raises(DataError, match=r"results\.json exists already; give another output folder"):
@@ -193,6 +201,15 @@ def test_run_tasks_writes_results_and_samples_and_overwrites_nothing(model_folde
     again = run_tasks(model_folder, ["countdown"], **options)
     assert again[0].sampling.greedy
     assert again[0].samples_per_question == 1
+
+
+def test_results_say_which_servers_sampled(backend, model_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("eval.runner.open_sampler", lambda *_a, **_k: nullcontext(backend))
+    servers = SamplerChoice("vllm-server", ("http://127.0.0.1:1", "http://127.0.0.1:2"))
+    asked = {"limit": 2, "max_new_tokens": 4, "show_progress": False}
+    run_tasks(model_folder, ["countdown"], output=tmp_path, sampler=servers, **asked)
+    written = json.loads((tmp_path / RESULTS).read_text("utf-8"))
+    assert (written["backend"], written["urls"]) == ("vllm-server", list(servers.urls))
 
 
 def test_run_tasks_refuses_before_any_weight_is_loaded(model_folder, tmp_path, monkeypatch):

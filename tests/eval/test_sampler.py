@@ -6,7 +6,8 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from eval.sampler import SamplerChoice, open_sampler
+from eval.choice import SamplerChoice
+from eval.sampler import open_sampler
 from rltoolkit.embedded.models import countdown_tokenizer, save_countdown_model
 from rltoolkit.errors import ModelError, RolloutError
 from rltoolkit.rollout.transformers_backend import TransformersBackend
@@ -35,7 +36,7 @@ class StandIn:
 def stand_ins(monkeypatch):
     servers, engine = ModuleType("servers"), ModuleType("engine")
     servers.VLLMServerBackend, engine.VLLMBackend = StandIn, StandIn
-    servers.ServerOptions = lambda urls: SimpleNamespace(urls=urls)
+    servers.ServerOptions = lambda **options: SimpleNamespace(**options)
     monkeypatch.setitem(sys.modules, "rltoolkit.rollout.servers.backend", servers)
     monkeypatch.setitem(sys.modules, "rltoolkit.rollout.vllm_backend", engine)
 
@@ -59,6 +60,9 @@ def model_folder(tmp_path_factory):
         ({"backend": "vllm-server"}, "give --url, as `rltoolkit serve` prints"),
         ({"backend": "vllm", "urls": URL}, "--url is for backend vllm-server"),
         ({"urls": URL}, "the backend is transformers"),
+        ({"backend": "vllm-server", "urls": ("127.0.0.1:1",)}, "--url names '127.0.0.1:1' without http://"),
+        ({"backend": "vllm-server", "urls": URL * 2}, "--url names 'http://127.0.0.1:8000' twice"),
+        ({"wait_s": 3.0}, "--wait is for backend vllm-server"),
         ({"backend": "vllm", "device": "cpu"}, "remove --device"),
         ({"backend": "vllm-server", "urls": URL, "device": "cuda"}, "remove --device"),
         ({"backend": "vllm-server", "urls": URL, "dtype": "float32"}, "remove --dtype"),
@@ -78,7 +82,7 @@ def test_transformers_keeps_dtype_and_device(model_folder, tokenizer):
 
 def test_servers_get_the_folder_by_sync(stand_ins, model_folder, tokenizer):
     with open_sampler(SamplerChoice("vllm-server", URL), model_folder, tokenizer) as backend:
-        assert backend.arguments[0].urls == URL
+        assert vars(backend.arguments[0]) == {"urls": URL, "wait_s": 10.0}
         assert backend.options == {"eos_token_ids": (2,)}
         assert backend.calls == [(str(model_folder), 0)]
     assert backend.calls[-1] == "closed"

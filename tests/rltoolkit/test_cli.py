@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from eval.choice import SamplerChoice
 from rltoolkit.cli import main
 from rltoolkit.version import __version__
 
@@ -165,4 +166,17 @@ def test_eval_asks_the_backend_and_the_servers_that_are_named(monkeypatch: pytes
     urls = ["http://127.0.0.1:8100", "http://127.0.0.1:8101"]
     given = ["--backend", "vllm-server", *(part for url in urls for part in ("--url", url))]
     assert main(["eval", "--model", "m", "--task", "countdown", *given]) == 0
-    assert (asked["backend"], asked["urls"], asked["dtype"], asked["device"]) == ("vllm-server", urls, "auto", None)
+    assert asked["sampler"] == SamplerChoice("vllm-server", tuple(urls))
+    assert main(["eval", "--model", "m", "--task", "countdown", *given, "--wait", "3"]) == 0
+    assert asked["sampler"] == SamplerChoice("vllm-server", tuple(urls), wait_s=3.0)
+
+
+def test_eval_refuses_a_contradiction_before_anything_heavy_is_imported() -> None:
+    code = (
+        "import sys; from rltoolkit.cli import main; "
+        "code = main(['eval', '--model', 'm', '--task', 'countdown', '--backend', 'vllm', '--device', 'cpu']); "
+        "assert not {'torch', 'transformers'} & set(sys.modules); sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    assert done.stderr.startswith("rltoolkit eval: --device is cpu with backend vllm")

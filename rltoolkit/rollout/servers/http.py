@@ -10,15 +10,19 @@ import json
 import os
 import threading
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 from rltoolkit.errors import RolloutError
+from rltoolkit.recipe.addresses import sentence, server_place
+from rltoolkit.recipe.problems import RefusedError
 
-__all__ = ["Answer", "HttpClient", "LoopThread", "ServerError", "SilentServerError", "StatusError"]
+__all__ = ["COMPLETIONS", "Answer", "HttpClient", "LoopThread", "ServerError", "SilentServerError", "StatusError"]
 
 T = TypeVar("T")
+
+COMPLETIONS = "/v1/completions"
 
 KEEP_ALIVE_S = 2.0
 """Unused connections are closed before a server does it (vLLM after 5 s), so that no request meets a closed one."""
@@ -78,34 +82,31 @@ class HttpClient:
     """Talks to one server; belongs to one event loop."""
 
     def __init__(self, url: str) -> None:
-        """`url` is http(s)://host[:port][/prefix]. Raises RolloutError for anything else."""
-        parts = urlsplit(url)
-        try:
-            port = parts.port
-        except ValueError as error:
-            raise RolloutError(f"the server URL {url!r} has no valid port: {error}") from error
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-            raise RolloutError(f"the server URL is {url!r}; give one such as http://127.0.0.1:8100")
+        """`url` is http(s)://host[:port]. Raises RolloutError for anything else."""
         self.url = url.rstrip("/")
-        self._host, self._tls = parts.hostname, parts.scheme == "https"
-        self._port = port or (443 if self._tls else 80)
-        self._prefix, self._authority = parts.path.rstrip("/"), parts.netloc.rpartition("@")[2]
+        try:
+            scheme, self._host, self._port = server_place(self.url)
+        except RefusedError as refusal:
+            raise RolloutError(f"the servers' URLs: {sentence(refusal)}") from refusal
+        self._tls, self._authority = scheme == "https", self.url.partition("://")[2]
         self._idle: list[tuple[float, _Connection]] = []
 
     async def request(self, method: str, path: str, body: Any = None, *, timeout_s: float) -> Answer:
         """Send a request and read the whole answer, both within `timeout_s`.
 
+        A kept connection may turn out to be closed, and nobody can tell whether the server read the request before:
+        only what may be done twice, looks and completions, goes over kept connections, and then again over a new one.
         Raises SilentServerError after the deadline, ServerError when there is no connection or no whole answer.
         """
         payload = b"" if body is None else json.dumps(body).encode()
         head = (
-            f"{method} {self._prefix}{path} HTTP/1.1\r\nHost: {self._authority}\r\nAccept: application/json\r\n"
+            f"{method} {path} HTTP/1.1\r\nHost: {self._authority}\r\nAccept: application/json\r\n"
             f"Content-Type: application/json\r\nContent-Length: {len(payload)}\r\n\r\n"
         )
         what = f"{method} {self.url}{path}"
         try:
             async with asyncio.timeout(timeout_s):
-                return await self._exchange(head.encode() + payload)
+                return await self._exchange(head.encode() + payload, method == "GET" or path == COMPLETIONS)
         except TimeoutError as error:
             raise SilentServerError(f"{what}: no answer within {timeout_s:g} s") from error
         except asyncio.IncompleteReadError as error:
@@ -118,13 +119,11 @@ class HttpClient:
         while self._idle:
             self._idle.pop()[1].writer.transport.abort()
 
-    async def _exchange(self, message: bytes) -> Answer:
-        kept = self._kept()
+    async def _exchange(self, message: bytes, repeatable: bool) -> Answer:
+        kept = self._kept() if repeatable else None
         if kept is not None:
-            try:
+            with suppress(ConnectionError):  # the server had closed it, as it may at any time
                 return await self._send(kept, message)
-            except (_NoAnswerError, ConnectionError):
-                pass  # the server had closed it, as it may at any time: the request was not read
         return await self._send(await self._connect(), message)
 
     async def _connect(self) -> _Connection:

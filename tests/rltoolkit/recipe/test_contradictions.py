@@ -126,6 +126,7 @@ def test_an_accelerate_config_that_is_none(tmp_path: Path, content: str) -> None
 
 
 SERVER = ("rollout.backend=vllm-server", "rollout.servers.urls=['http://127.0.0.1:8100']")
+LONG_ANSWERS = ("eval.tasks=[countdown]", "eval.max_new_tokens=300")  # beside prompts of 512 tokens
 
 
 def test_servers_without_urls_are_refused_but_for_whoever_starts_them(tmp_path: Path) -> None:
@@ -151,6 +152,7 @@ def test_servers_without_urls_are_refused_but_for_whoever_starts_them(tmp_path: 
         ("['http://a b:1']", ["give scheme, host and port"]),
         ("['http://a:1', 'http://A:1/']", ["after 'http://a:1', which is the same server"]),
         ("['http://a', 'http://a:80']", ["which is the same server"]),
+        ("['http://a:1', 'http://a:1/']", ["names 'http://a:1' twice; name each server once"]),
         ("[a:1, b:2, 'http://c:3/v1']", ["'a:1' without", "'b:2' without", "'http://c:3/v1', which has a path"]),
     ],
 )
@@ -185,6 +187,16 @@ def test_urls_that_are_fine(tmp_path: Path, urls: str) -> None:
         ([*SERVER, "rollout.engine.max_model_len=767"], ["rollout.engine.max_model_len"]),
         ([*SERVER, "rollout.engine.max_model_len=768"], []),
         (["rollout.engine.max_model_len=7"], []),
+        ([*SERVER, "rollout.engine.max_model_len=768", *LONG_ANSWERS], ["rollout.engine.max_model_len"]),
+        ([*SERVER, "rollout.engine.max_model_len=812", *LONG_ANSWERS], []),
+        ([*SERVER, "rollout.engine.max_model_len=768", "eval.max_new_tokens=300"], []),  # no task is asked
+        ([*SERVER, "rollout.engine.sleep=false"], ["rollout.engine.sleep"]),
+        (["rollout.backend=vllm", "rollout.engine.sleep=false"], []),
+        ([*SERVER, "rollout.temperature=2.5"], ["rollout.temperature"]),
+        (["rollout.backend=vllm", "rollout.temperature=0.005"], ["rollout.temperature"]),
+        ([*SERVER, "rollout.temperature=2"], []),
+        (["rollout.temperature=2.5"], []),
+        (["train.vllm_importance_sampling_clip_max=2.0"], ["train.vllm_importance_sampling_clip_max"]),
         ([*SERVER, "train.vllm_mode=server"], ["train.vllm_mode"]),
         ([*SERVER, "train.vllm_importance_sampling_mode=token_truncate"], []),
         (["rollout.backend=vllm", "train.vllm_tensor_parallel_size=2"], ["train.vllm_tensor_parallel_size"]),

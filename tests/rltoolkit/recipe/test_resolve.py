@@ -42,15 +42,30 @@ def test_a_default_written_out_is_the_same_recipe(load) -> None:
 
 
 @pytest.mark.parametrize(
-    "override", ["output_dir=elsewhere", "launch.processes=4", "rollout.servers.urls=['http://a:1']"]
+    "override",
+    [
+        "output_dir=elsewhere",
+        "launch.processes=4",
+        "rollout.servers.urls=['http://a:1']",
+        "rollout.engine.gpu_memory_utilization=0.4",
+        "rollout.engine.args=[--max-num-seqs=9]",
+    ],
 )
 def test_where_and_on_what_it_runs_is_no_identity(load, override: str) -> None:
     assert recipe_hash(load(override).recipe) == recipe_hash(load().recipe)
+    assert override.startswith("output_dir") or output_dir_of(load(override)) == output_dir_of(load())
 
 
 @pytest.mark.parametrize(
     "override",
-    ["seed=1", "train.learning_rate=1e-6", "model.dtype=bfloat16", "rewards.outcome.box=first", "rollout.backend=vllm"],
+    [
+        "seed=1",
+        "rollout.engine.dtype=bfloat16",
+        "train.learning_rate=1e-6",
+        "model.dtype=bfloat16",
+        "rewards.outcome.box=first",
+        "rollout.backend=vllm",
+    ],
 )
 def test_everything_else_is(load, override: str) -> None:
     assert recipe_hash(load(override).recipe) != recipe_hash(load().recipe)

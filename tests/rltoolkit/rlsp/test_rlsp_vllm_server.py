@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from eval.choice import SamplerChoice
 from eval.runner import run_tasks
 from rltoolkit.embedded.models import save_countdown_model
 from rltoolkit.rollout.engine import EngineOptions
@@ -96,8 +97,8 @@ def test_a_recipe_trains_with_the_weights_of_every_step(server, tmp_path):
 def same_accuracy_as_here(model, url):
     """Greedy answers of the trained model from the server are judged as those of transformers are."""
     asked = {"limit": 40, "max_new_tokens": 48, "show_progress": False}
-    (there,) = run_tasks(model, ["countdown"], backend="vllm-server", urls=[url], **asked)
-    (here,) = run_tasks(model, ["countdown"], device="cpu", **asked)
+    (there,) = run_tasks(model, ["countdown"], sampler=SamplerChoice("vllm-server", (url,)), **asked)
+    (here,) = run_tasks(model, ["countdown"], sampler=SamplerChoice(device="cpu"), **asked)
     assert there.estimate == here.estimate
     assert there.outcomes == here.outcomes
     assert there.mean_tokens == pytest.approx(here.mean_tokens, rel=0.02)  # near-ties may fall either way

@@ -28,7 +28,7 @@ def talk(script, use):
                 writer.close()
 
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
-        client = HttpClient(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/prefix/")
+        client = HttpClient(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
         try:
             return await use(client), count
         finally:
@@ -68,7 +68,7 @@ def test_a_request_and_what_is_sent():
     answer, _ = talk(script, lambda client: client.request("POST", "/v1/x?y=1", {"k": [1]}, timeout_s=5))
     assert (answer.status, answer.json()) == (200, {"a": 1})
     head, body = sent[0].split(b"\r\n\r\n")
-    assert head.startswith(b"POST /prefix/v1/x?y=1 HTTP/1.1\r\nHost: 127.0.0.1:")
+    assert head.startswith(b"POST /v1/x?y=1 HTTP/1.1\r\nHost: 127.0.0.1:")
     assert b"Content-Length: 10" in head
     assert body == b'{"k": [1]}'
 
@@ -140,7 +140,7 @@ def test_answers_that_are_none(answer, message):
         writer.write(answer)
         await writer.drain()
 
-    with pytest.raises(ServerError, match=rf"GET http://127.0.0.1:\d+/prefix/x: .*({message})"):
+    with pytest.raises(ServerError, match=rf"GET http://127.0.0.1:\d+/x: .*({message})"):
         talk(script, get)
 
 
@@ -182,9 +182,11 @@ def test_nobody_there():
         asyncio.run(use())
 
 
-@pytest.mark.parametrize("url", ["", "localhost:80", "ftp://a", "http://", "http://a?x=1", "http://a:99999"])
+@pytest.mark.parametrize(
+    "url", ["", "localhost:80", "ftp://a", "http://", "http://a?x=1", "http://a/v1", "http://a:99999"]
+)
 def test_a_url_that_is_none(url):
-    with pytest.raises(RolloutError, match="the server URL"):
+    with pytest.raises(RolloutError, match="the servers' URLs"):
         HttpClient(url)
 
 
