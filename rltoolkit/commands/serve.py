@@ -9,7 +9,9 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
@@ -22,6 +24,10 @@ from rltoolkit.rollout.servers.launch import ServerFleet, ServerState, is_loopba
 from rltoolkit.rollout.servers.launch_options import LaunchOptions
 
 MOST_RESTARTS = 5
+"""Of one server; the count starts anew once it was up for `STEADY_S`."""
+STEADY_S = 3600.0
+START_AGAIN_S = 120.0
+"""How long a start is tried that fails at once: the port of what was killed may not be free yet."""
 LOOK_EVERY_S = 0.5
 TELL_EVERY_S = 10.0
 EXIT_GAVE_UP, EXIT_INTERRUPTED = 1, 130
@@ -30,8 +36,8 @@ EXIT_GAVE_UP, EXIT_INTERRUPTED = 1, 130
 def serve(loaded: LoadedRecipe, say: Callable[[str], None]) -> int:
     """Serve the recipe's model until Ctrl-C or SIGTERM; the exit code.
 
-    0 when it was stopped, 130 for a Ctrl-C before the servers were ready, 1 when they died too often. Raises
-    RecipeError for what the recipe gets wrong, RolloutError for a server that does not become ready.
+    0 when it was stopped, 130 for a Ctrl-C before the servers were ready, 1 when none is left because each died too
+    often. Raises RecipeError for what the recipe gets wrong, RolloutError for a server that does not become ready.
     """
     plan = plan_servers(loaded)
     if not is_loopback(plan.host):
@@ -49,59 +55,100 @@ def serve(loaded: LoadedRecipe, say: Callable[[str], None]) -> int:
             code = watch.run()
             if stop.caught is not None:
                 say("stopping")
-    if code == 0 and watch.restarts == 0:
+    if code == 0 and watch.all_well:
         shutil.rmtree(logs, ignore_errors=True)
     return code
 
 
+@dataclass
+class _Life:
+    """What is remembered of one server."""
+
+    restarts: int = 0
+    """Since it was steady last."""
+    up_since: float | None = None
+    """When it was first seen healthy after its start."""
+    failing_since: float | None = None
+    """Since when it cannot be started."""
+
+
 class _Watch:
-    """Brings the servers up, and back when they die."""
+    """Brings the servers up, and each back when it is lost."""
 
     def __init__(self, fleet: ServerFleet, stop: _StopSignals, say: Callable[[str], None], recipe: Path) -> None:
         self.fleet, self.stop, self.say, self.recipe = fleet, stop, say, recipe
-        self.restarts = 0
-        self.down = set(fleet.urls)
+        self.lives = [_Life() for _ in fleet.urls]
+        self.down = set(range(len(fleet.urls)))
+        self.given_up: set[int] = set()
         self.ready = False
+        self.all_well = True
 
     def run(self) -> int:
-        """Watch until a signal, or until the servers died too often; the exit code."""
-        waited_s = 0.0
+        """Watch until a signal, or until no server is left; the exit code."""
+        told = time.monotonic()
         while not self.stop.event.wait(LOOK_EVERY_S):
-            states = self.fleet.look()
-            for index, state in enumerate(states):
-                if state in (ServerState.DEAD, ServerState.LATE) and not self._bring_back(index, state):
-                    return EXIT_GAVE_UP
-            self._tell_healthy(states)
-            waited_s += LOOK_EVERY_S
-            if self.down and waited_s >= TELL_EVERY_S:
-                waited_s = 0.0
-                self.say(f"loading: {' '.join(url for url in self.fleet.urls if url in self.down)}")
+            for index, state in enumerate(self.fleet.look()):
+                if index not in self.given_up:
+                    self._follow(index, state)
+            if len(self.given_up) == len(self.lives):
+                return EXIT_GAVE_UP
+            if not self.down and not self.ready:
+                self.ready = True
+                self.say(f"ready; in another terminal:\n{train_command(self.recipe, self.fleet.urls)}")
+            if self.down and time.monotonic() - told >= TELL_EVERY_S:
+                told = time.monotonic()
+                self.say(f"loading: {' '.join(self.fleet.urls[index] for index in sorted(self.down))}")
         early = not self.ready and self.stop.caught == signal.SIGINT
         return EXIT_INTERRUPTED if early else 0
 
-    def _bring_back(self, index: int, state: ServerState) -> bool:
-        """Start a server again; False where that has been done too often."""
-        what = self.fleet.epitaph(index, state)
-        if not self.ready:
-            raise RolloutError(what)
-        _say_on_stderr(what)
-        if self.restarts == MOST_RESTARTS:
-            _say_on_stderr(f"giving up after {MOST_RESTARTS} restarts; mend what its log says, and serve again")
-            return False
-        self.restarts += 1
-        self.say(f"restarting {self.fleet.urls[index]} ({self.restarts} of at most {MOST_RESTARTS} times)")
-        self.fleet.restart(index)
-        self.down.add(self.fleet.urls[index])
-        return True
+    def _follow(self, index: int, state: ServerState) -> None:
+        if state.is_lost:
+            self._bring_back(index, state)
+        elif state is ServerState.HEALTHY and index in self.down:
+            self.down.discard(index)
+            self.lives[index].up_since = time.monotonic()
+            self.say(f"healthy: {self.fleet.urls[index]}")
 
-    def _tell_healthy(self, states: tuple[ServerState, ...]) -> None:
-        healthy = {url for url, state in zip(self.fleet.urls, states, strict=True) if state is ServerState.HEALTHY}
-        for url in sorted(self.down & healthy):
-            self.say(f"healthy: {url}")
-        self.down -= healthy
-        if not self.down and not self.ready:
-            self.ready = True
-            self.say(f"ready; in another terminal:\n{train_command(self.recipe, self.fleet.urls)}")
+    def _bring_back(self, index: int, state: ServerState) -> None:
+        """Start a server again, or give it up where that has been done too often."""
+        life, now = self.lives[index], time.monotonic()
+        if life.failing_since is None:
+            what = self.fleet.epitaph(index, state)
+            if not self.ready:
+                raise RolloutError(what)
+            self.all_well = False
+            _say_on_stderr(what)
+            if life.up_since is not None and now - life.up_since >= STEADY_S:
+                life.restarts = 0
+            if life.restarts == MOST_RESTARTS:
+                self._give_up(index, f"giving up {self.fleet.urls[index]} after {MOST_RESTARTS} restarts")
+                return
+            life.restarts, life.up_since = life.restarts + 1, None
+            self.down.add(index)
+            self.say(f"restarting {self.fleet.urls[index]} ({life.restarts} of at most {MOST_RESTARTS} times)")
+        self._start(index)
+
+    def _start(self, index: int) -> None:
+        """Start a lost server; where that fails, the next look comes here again."""
+        life, now = self.lives[index], time.monotonic()
+        try:
+            self.fleet.restart(index)
+        except RolloutError as error:
+            if life.failing_since is None:
+                life.failing_since = now
+                _say_on_stderr(f"{error}; trying again for {START_AGAIN_S:g} s")
+            elif now - life.failing_since > START_AGAIN_S:
+                self._give_up(index, f"giving up {self.fleet.urls[index]}: {error}")
+            return
+        life.failing_since = None
+
+    def _give_up(self, index: int, why: str) -> None:
+        """Leave one server ended; the others serve on."""
+        self.fleet.end(index)
+        self.given_up.add(index)
+        self.down.discard(index)
+        left = len(self.lives) - len(self.given_up)
+        _say_on_stderr(f"{why}; mend what its log says, and serve again ({left} of {len(self.lives)} servers left)")
 
 
 class _StopSignals:

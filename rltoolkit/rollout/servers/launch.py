@@ -30,6 +30,8 @@ __all__ = ["LaunchOptions", "ServerFleet", "ServerState", "is_loopback", "log_en
 GUARD = Path(__file__).with_name("guard.py")
 GRACE_S = 30.0
 """From SIGTERM to SIGKILL; a server gives back its GPU in that time."""
+RESTART_GRACE_S = 5.0
+"""The same for a server that hangs or never got ready: it has no requests to finish, and the others wait."""
 GUARD_GRACE_S = 10.0
 """The same for the guard, where nobody is left to ask for more."""
 KILLED_S = 10.0
@@ -39,6 +41,8 @@ NOISE = re.compile(r"nanobind|^ - leaked |^ - \.\.\. skipped|resource_tracker")
 """What Python's exit adds to a log after a crash, in plenty."""
 HEALTH_S = 2.0
 """How long one look at /health may take; a server that is loading does not answer at all."""
+HUNG_S = 120.0
+"""So long may a server that was healthy leave /health without a 200: no load or compilation blocks it for that."""
 
 
 class ServerState(StrEnum):
@@ -50,6 +54,13 @@ class ServerState(StrEnum):
     DEAD = "dead"
     LATE = "late"
     """Not healthy within `start_timeout_s` of its start."""
+    HUNG = "hung"
+    """Was healthy, and has not said so for two minutes."""
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether only a restart helps."""
+        return self in (ServerState.DEAD, ServerState.LATE, ServerState.HUNG)
 
 
 @dataclass
@@ -59,6 +70,10 @@ class _Server:
     process: subprocess.Popen[bytes]
     started: float
     was_healthy: bool = False
+    silent_since: float | None = None
+    """When it was first looked at in vain since it was healthy last: a time in which nobody looked does not count."""
+    ended: bool = False
+    """Ended by us, and waited for: its id may be that of another group by now."""
 
 
 @dataclass
@@ -136,13 +151,13 @@ class ServerFleet:
     def wait_until_healthy(self, say: Callable[[str], None] = lambda _: None) -> None:
         """Wait for all servers; `say` hears which ones are still loading, every ten seconds.
 
-        Raises RolloutError with the end of the log when one of them dies or is late.
+        Raises RolloutError with the end of the log when one of them dies, hangs or is late.
         """
         told = time.monotonic()
         while True:
             states = self.look()
             for index, state in enumerate(states):
-                if state in (ServerState.DEAD, ServerState.LATE):
+                if state.is_lost:
                     raise RolloutError(self.epitaph(index, state))
             loading = [url for url, state in zip(self.urls, states, strict=True) if state is not ServerState.HEALTHY]
             if not loading:
@@ -153,17 +168,26 @@ class ServerFleet:
             time.sleep(0.25)
 
     def epitaph(self, index: int, state: ServerState) -> str:
-        """What happened to a server that is dead or late, and the end of its log."""
+        """What happened to a server that is lost, and the end of its log."""
         log, server = self.options.log_of(index), self._servers[index]
         if state is ServerState.LATE:
             what = f"is not healthy after {self.options.start_timeout_s:g} s; give it more (start_timeout_s) or mend it"
+        elif state is ServerState.HUNG:
+            what = f"was healthy, and has not said so any more for {HUNG_S:g} s"
         else:
             what = f"ended {_how(server.process)}{'' if server.was_healthy else ' before it was healthy'}"
         return f"the vLLM server {self.urls[index]} {what}; the end of {log}:\n{log_end(log)}"
 
+    def end(self, index: int) -> None:
+        """End one server that is lost, with whatever it left behind; may be called twice."""
+        self._end([self._servers[index]], RESTART_GRACE_S)
+
     def restart(self, index: int) -> None:
-        """End one server, with whatever it left behind, and start it again; comes back at once."""
-        self._end([self._servers[index]], GRACE_S)
+        """End one server and start it again.
+
+        Raises RolloutError where its port is not free: what was killed may hold it for a moment, so try again.
+        """
+        self.end(index)
         _require_free(self.options.host, self.options.ports[index])
         self._servers[index] = self._launch(index)
 
@@ -212,10 +236,14 @@ class ServerFleet:
     def _look(self, index: int, server: _Server) -> ServerState:
         if _is_dead(server.process):
             return ServerState.DEAD
+        began = time.monotonic()
         if _answers(self.options.host, self.options.ports[index]):
-            server.was_healthy = True
+            server.was_healthy, server.silent_since = True, None
             return ServerState.HEALTHY
-        late = not server.was_healthy and time.monotonic() - server.started > self.options.start_timeout_s
+        if server.was_healthy:
+            server.silent_since = began if server.silent_since is None else server.silent_since
+            return ServerState.HUNG if time.monotonic() - server.silent_since > HUNG_S else ServerState.LOADING
+        late = time.monotonic() - server.started > self.options.start_timeout_s
         return ServerState.LATE if late else ServerState.LOADING
 
     def _end(self, servers: list[_Server], grace_s: float) -> None:
@@ -223,6 +251,7 @@ class ServerFleet:
 
         A dead server is waited for only at the end: until then its id cannot become that of another group.
         """
+        servers = [server for server in servers if not server.ended]
         for server in servers:
             _signal_group(server.process, signal.SIGTERM)
         deadline = time.monotonic() + grace_s
@@ -235,12 +264,13 @@ class ServerFleet:
             if self._guard is not None:
                 self._guard.tell("-", server.process.pid)
             server.process.wait()
+            server.ended = True
         for server in servers:
             _await_end_of_group(server.process.pid)
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach the address."""
+    """Whether only this machine can reach the address; every user of it can."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:

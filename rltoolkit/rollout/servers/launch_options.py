@@ -73,6 +73,7 @@ def server_command(options: LaunchOptions, index: int) -> list[str]:
     command += ["--host", options.host, "--port", str(options.ports[index]), "--disable-uvicorn-access-log"]
     command += ["--generation-config", "vllm", "--logprobs-mode", "processed_logprobs", "--dtype", engine.dtype]
     command += ["--worker-extension-cls", WORKER_CLASS]
+    command += ["--allowed-origins", "[]"]  # no page in a browser may read what its posts to this machine answer
     if engine.max_model_len is not None:
         command += ["--max-model-len", str(engine.max_model_len)]
     if options.devices:

@@ -234,16 +234,17 @@ def test_a_server_that_dies_is_reported_and_started_again(load, fake, port, fold
     assert (logs / f"server-{port}.log").read_text().count("hello") == 2
 
 
-def test_it_gives_up_when_they_die_too_often(load, fake, port, capsys) -> None:
+def test_it_gives_up_when_the_last_one_dies_too_often(load, fake, port, capsys) -> None:
     python = fake()
-    kill_last = ("healthy", lambda: os.kill(pids_of(python)[-1], signal.SIGKILL))
-    kill_first = ("ready", lambda: os.kill(pids_of(python)[0], signal.SIGKILL))
-    urls = [f"http://127.0.0.1:{port}", f"http://127.0.0.1:{port + 1}"]
-    script = Script(kill_first, *[kill_last] * 5)
-    assert serve(load(f"rollout.servers.python={python}", f"rollout.servers.urls={urls}"), script) == 1
-    assert len(pids_of(python)) == 2 + 5
+    kill = lambda: os.kill(pids_of(python)[-1], signal.SIGKILL)  # noqa: E731
+    script = Script(("ready", kill), *[("healthy", kill)] * 5)
+    assert serve(load(f"rollout.servers.python={python}", f"rollout.servers.port={port}"), script) == 1
+    assert len(pids_of(python)) == 1 + 5
     assert all(is_gone(pid) for pid in pids_of(python))
-    assert "giving up after 5 restarts" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert error.count("ended by signal 9") == 6
+    assert f"giving up http://127.0.0.1:{port} after 5 restarts" in error
+    assert "(0 of 1 servers left)" in error
 
 
 def test_a_server_that_never_gets_ready_is_an_error(load, fake, port) -> None:

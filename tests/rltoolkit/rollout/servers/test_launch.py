@@ -10,11 +10,13 @@ import textwrap
 import time
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from rltoolkit.errors import RolloutError
 from rltoolkit.rollout.engine import EngineOptions
+from rltoolkit.rollout.servers import launch
 from rltoolkit.rollout.servers.launch import ServerFleet, ServerState, is_loopback, log_end
 from rltoolkit.rollout.servers.launch_options import LaunchOptions, server_command, server_environment
 
@@ -101,6 +103,7 @@ def test_the_command_fixes_what_samples_are_scored_with(tmp_path: Path) -> None:
     assert flag(command, "--dtype") == "float32"
     assert (flag(command, "--host"), flag(command, "--port")) == ("127.0.0.1", "8311")
     assert flag(command, "--served-model-name") == "policy"
+    assert flag(command, "--allowed-origins") == "[]"
     assert not {"--enable-lora", "--enforce-eager", "--gpu-memory-utilization", "--max-model-len"} & set(command)
 
 
@@ -201,6 +204,71 @@ def test_a_killed_server_is_seen_and_its_children_end_with_the_restart(tmp_path:
         fleet.wait_until_healthy()
         assert fleet.processes[0].pid != killed
         assert fleet.processes[1].pid == other
+
+
+def test_a_server_that_hangs_is_seen_and_started_again(tmp_path: Path, fake, ports, monkeypatch) -> None:
+    for name in ("HUNG_S", "HEALTH_S", "RESTART_GRACE_S"):
+        monkeypatch.setattr(launch, name, 0.3)
+    with ServerFleet(options(tmp_path, fake(), ports)) as fleet:
+        fleet.wait_until_healthy()
+        hung, engine, other = fleet.processes[0].pid, engine_of(fleet, 0), fleet.processes[1].pid
+        os.kill(hung, signal.SIGSTOP)  # takes connections, and answers none
+        assert wait_for(lambda: fleet.look() == (ServerState.HUNG, ServerState.HEALTHY))
+        assert "was healthy, and has not said so any more for 0.3 s; the end of" in fleet.epitaph(0, ServerState.HUNG)
+        with pytest.raises(RolloutError, match="has not said so any more"):
+            fleet.wait_until_healthy()
+        fleet.restart(0)
+        assert wait_for(lambda: is_gone(hung) and is_gone(engine))
+        fleet.wait_until_healthy()
+        assert fleet.processes[1].pid == other
+
+
+def test_when_a_server_hangs_and_when_it_is_only_slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, answers = [0.0], [False]
+    monkeypatch.setattr(launch, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(launch, "_answers", lambda host, port: answers[0])
+    monkeypatch.setattr(launch, "_is_dead", lambda process: False)
+    fleet = ServerFleet(options(tmp_path, start_timeout_s=400.0))
+    fleet._servers = [launch._Server(SimpleNamespace(), started=0.0)]
+
+    def look(seconds: float, answer: bool) -> str:
+        now[0], answers[0] = now[0] + seconds, answer
+        [state] = fleet.look()
+        return str(state)
+
+    assert [look(*step) for step in ((0, False), (399, False))] == ["loading"] * 2  # a first load takes its time
+    assert look(1, True) == "healthy"
+    assert [look(*step) for step in ((1, False), (119, False))] == ["loading"] * 2
+    assert look(0, True) == "healthy"
+    assert [look(*step) for step in ((1, False), (119, False), (2, False))] == ["loading", "loading", "hung"]
+    assert look(1, True) == "healthy"
+    assert look(9999, False) == "loading"  # nobody looked in between
+
+
+def test_a_restart_that_finds_its_port_taken_can_be_tried_again(tmp_path: Path, fake, ports, monkeypatch) -> None:
+    with ServerFleet(options(tmp_path, fake(), ports[:1])) as fleet:
+        fleet.wait_until_healthy()
+        first, real = fleet.processes[0].pid, launch._require_free
+
+        def taken(host: str, port: int) -> None:
+            raise RolloutError("taken")
+
+        monkeypatch.setattr(launch, "_require_free", taken)
+        with pytest.raises(RolloutError, match="taken"):
+            fleet.restart(0)
+        assert fleet.look() == (ServerState.DEAD,)
+        signalled, send = [], launch._signal_group
+        monkeypatch.setattr(
+            launch, "_signal_group", lambda process, number: signalled.append(process.pid) or send(process, number)
+        )
+        monkeypatch.setattr(launch, "_require_free", real)
+        fleet.restart(0)
+        fleet.wait_until_healthy()
+        assert first not in signalled  # it was waited for, so its id may be another group's
+        assert fleet.processes[0].pid != first
+        fleet.end(0)
+        fleet.end(0)
+        assert fleet.look() == (ServerState.DEAD,)
 
 
 def test_children_of_a_server_that_died_end_with_the_fleet(tmp_path: Path, fake, ports) -> None:
