@@ -16,6 +16,7 @@ from typing import Any, TextIO
 import yaml
 
 from rltoolkit.errors import RunFolderError
+from rltoolkit.recipe.resolve import is_identity
 from rltoolkit.run.atomic import is_temporary, remove_temporary, write_json, write_text
 from rltoolkit.run.checkpoints import last_checkpoint
 from rltoolkit.run.versions import changed_versions, collect_versions
@@ -24,7 +25,6 @@ if sys.platform != "win32":
     import fcntl
 
 MANIFEST_FORMAT = 1
-IDENTITY_FREE_KEYS = ("output_dir", "launch")  # they say where and on what a run happens, not what it is
 LOCK_NAME = ".lock"
 
 
@@ -195,11 +195,11 @@ class RunFolder:
 def differing_keys(before: Any, now: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Return `(dotted key, value before, value now)` for each difference between two resolved recipes.
 
-    Values are shown as JSON, a key that one side lacks as "absent". Where a run happens (`output_dir`,
-    `launch`) is left out.
+    Values are shown as JSON, a key that one side lacks as "absent". What does not make it another run, such as
+    where it happens, is left out.
     """
     old, new = _flat(before), _flat(_plain(now))
-    keys = [key for key in {**old, **new} if key.split(".")[0] not in IDENTITY_FREE_KEYS]
+    keys = [key for key in {**old, **new} if is_identity(tuple(key.split(".")))]
     return [(key, old.get(key, "absent"), new.get(key, "absent")) for key in keys if old.get(key) != new.get(key)]
 
 

@@ -81,6 +81,13 @@ def test_another_recipe_is_refused_with_the_keys_that_differ_and_nothing_changes
     assert tree(tmp_path) == before
 
 
+def test_what_makes_no_other_run_is_no_difference() -> None:
+    """The same facts as in the hash: a key that does not change it explains nothing."""
+    before = {"output_dir": "a", "launch": {"processes": 1}, "rollout": {"backend": "x", "servers": {"port": 1}}}
+    now = {"output_dir": "b", "launch": {"processes": 2}, "rollout": {"backend": "y", "servers": {"port": 2}}}
+    assert [key for key, _, _ in differing_keys(before, now)] == ["rollout.backend"]
+
+
 def test_tuples_and_paths_do_not_count_as_differences() -> None:
     assert differing_keys({"a": [1, 2], "b": "x/y"}, {"a": (1, 2), "b": Path("x/y")}) == []
 
