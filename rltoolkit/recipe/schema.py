@@ -315,11 +315,18 @@ class ServersSection(Section):
     retries: Annotated[int, Field(ge=0, description="times that a failed request is asked again")] = 3
     wait_s: Annotated[float, Field(ge=0.0, description="seconds that all servers may be away")] = 300.0
     health_timeout_s: Annotated[float, Field(gt=0.0, description="seconds without an answer: the server hangs")] = 30.0
-    concurrency: Annotated[int, Field(ge=1, description="requests at once on each server")] = 64
+    concurrency: Annotated[
+        int, Field(ge=1, description="requests at once on each server; vLLM queues what it cannot run")
+    ] = 256
     weights_dir: Annotated[
-        Text | None, Field(description="folder for weights that trainer and servers both see, null for a temporary one")
+        Text | None,
+        Field(
+            description="folder for weights that trainer and servers both see, null for rollout/ in the run's folder"
+        ),
     ] = None
-    host: Annotated[Text, Field(description="address that `rltoolkit serve` binds; loopback is private")] = "127.0.0.1"
+    host: Annotated[
+        Text, Field(description="address that `rltoolkit serve` binds; who reaches it can replace the model")
+    ] = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535, description="port of the first server, the next takes port + 1")] = 8100
     devices: Annotated[Ints | None, Field(description="GPUs to serve on, null for all, [] for the CPU")] = None
     python: Annotated[Text | None, Field(description="interpreter with vLLM, null for the one that runs this")] = None
