@@ -8,16 +8,19 @@ ragged answers, as a policy that ends its answers gives them. The 256 prompts ha
 as a user would, in order of arrival and left-padded, in one batch and in batches of 64, in the same precision and with
 its key-value cache; a batch stops when its last row is finished. The ratio is to the faster of the two.
 
-With `--vllm-python`, an interpreter that has vllm, then every backend on the ragged case: with the embedded model and
-with one of 1.3 million parameters. A server is started on the CPU for each model and precision; vLLM in process runs
-in a process of that interpreter. vLLM keeps to one core for its arithmetic, and a server has a second process for HTTP.
+With `--vllm-python`, an interpreter that has vllm, then every backend on the ragged case, in float32 and bfloat16: with
+the embedded model and with one of 1.3 million parameters. For each model and precision a server is started on the CPU,
+and a process of that interpreter for vLLM in process, with the default `EngineOptions`, which compile (`--eager` does
+not). A server, its engine and this client share the machine's cores.
 
-Sides alternate. Besides wall time the CPU time of the process is given where all work is done in this one; it suffers
-less from other load.
+Sides alternate, and their order rotates. Speeds are tokens per second of wall time, by median and extremes. With one
+thread the tokens per second of this process' CPU time stand beside them where all work is done in it; other load
+disturbs them less.
 """
 
 import argparse
 import contextlib
+import copy
 import json
 import os
 import socket
@@ -53,6 +56,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "1.3M": {"hidden_size": 160, "intermediate_size": 480, "num_attention_heads": 5, "num_key_value_heads": 5},
 }
 PRECISIONS = ("float32", "bfloat16")
+CHILD_ENDS_S = 60
 REPLY = "measured "
 """Begins the lines that the process with vLLM answers with; vLLM writes lines of its own."""
 
@@ -73,42 +77,38 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--vllm-python", help="an interpreter with vllm; measures the vLLM backends, too")
+    parser.add_argument("--eager", action="store_true", help="start vLLM without compiling the model")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "rollout.json")
     parser.add_argument("--in-process", nargs=2, metavar=("FOLDER", "DTYPE"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.in_process:
-        answer_requests(*options.in_process)
+        answer_requests(*options.in_process, options.eager)
         return
     lengths = [len(prompt) for prompt in ragged_prompts()]
     record: dict[str, Any] = {
         "command": f"python benchmarks/rollout.py --repetitions {options.repetitions} --threads {options.threads}"
-        + (" --vllm-python PYTHON" if options.vllm_python else ""),
+        + (" --vllm-python PYTHON" if options.vllm_python else "")
+        + (" --eager" if options.eager else ""),
         "prompts": {"count": PROMPTS, "tokens": [min(lengths), statistics.median(lengths), max(lengths)]},
         "new_tokens": NEW_TOKENS,
-        "dtype": "float32",
         "threads": options.threads,
         "repetitions": options.repetitions,
         "cases": {
-            name: against_generate(ragged, options.repetitions)
-            for name, ragged in {"full_length": False, "ragged": True}.items()
+            name: against_generate(ragged, options) for name, ragged in {"full_length": False, "ragged": True}.items()
         },
+        "backends": None,  # not measured
         "versions": collect_versions(),
     }
-    for name, case in record["cases"].items():
-        print(f"{name}: {json.dumps(case)}")
     if options.vllm_python:
         record["backends"] = {name: all_backends(name, options) for name in SHAPES}
-        for name, case in record["backends"].items():
-            print(f"backends, {name}: {json.dumps(case)}")
-    else:
-        record["backends"] = None  # not measured
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(record) + "\n", encoding="utf-8")
+    options.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    print("\n".join(table(record)))
     print(f"written to {options.out}")
 
 
-def against_generate(ragged: bool, repetitions: int) -> dict[str, object]:
+def against_generate(ragged: bool, options: argparse.Namespace) -> dict[str, Any]:
     """Compare the `TransformersBackend` with `generate` in one batch and in smaller ones."""
     model = countdown_model(0, countdown_tokenizer()).eval()
     sides = {
@@ -116,57 +116,90 @@ def against_generate(ragged: bool, repetitions: int) -> dict[str, object]:
         "generate": generate_side(model, ragged, PROMPTS),
         f"generate_batches_of_{SMALL_BATCH}": generate_side(model, ragged, SMALL_BATCH),
     }
-    speeds = alternate(sides, repetitions)
-    faster = max(list(sides)[1:], key=lambda name: statistics.median(speeds.cpu[name]))
-    ratio = statistics.median(a / b for a, b in zip(speeds.cpu["backend"], speeds.cpu[faster], strict=True))
+    speeds = alternate(sides, options.repetitions)
+    others = [name for name in sides if name != "backend"]
+    faster = max(others, key=lambda name: statistics.median(speeds.wall[name]))
+    with_cpu = options.threads == 1  # with more of them CPU time also counts what threads wait for each other
     return {
-        "ratio": round(ratio, 2),
-        "ratio_to": faster,
-        "tokens_per_cpu_second": {name: spread(values) for name, values in speeds.cpu.items()},
+        "dtype": "float32",
+        "faster_generate": faster,
+        "ratio_of_tokens_per_second": ratio(speeds.wall["backend"], speeds.wall[faster]),
+        "ratio_of_tokens_per_cpu_second": ratio(speeds.cpu["backend"], speeds.cpu[faster]) if with_cpu else None,
         "tokens_per_second": {name: spread(values) for name, values in speeds.wall.items()},
+        "tokens_per_cpu_second": {name: spread(values) for name, values in speeds.cpu.items()} if with_cpu else None,
     }
 
 
-def all_backends(shape: str, options: argparse.Namespace) -> dict[str, object]:
+def all_backends(shape: str, options: argparse.Namespace) -> dict[str, Any]:
     """Compare every backend on ragged answers of one model."""
     model = countdown_model(0, countdown_tokenizer(), **SHAPES[shape]).eval()
+    sides: dict[str, Side] = {}
     versions: dict[str, Any] = {}
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         model.save_pretrained(folder)
         countdown_tokenizer().save_pretrained(folder)
-        sides = {
-            "generate, float32": generate_side(model, True, PROMPTS),
-            "transformers, float32": backend_side(transformers_backend(model, True)),
-        }
         for dtype in PRECISIONS:
-            side, versions = stack.enter_context(in_process_side(folder, dtype, options.vllm_python))
-            sides[f"vllm, {dtype}"] = side
-            sides[f"vllm-server, {dtype}"] = stack.enter_context(server_side(folder, dtype, options.vllm_python, model))
+            own = copy.deepcopy(model).to(getattr(torch, dtype))
+            sides[f"transformers generate, {dtype}"] = generate_side(own, True, PROMPTS)
+            sides[f"TransformersBackend, {dtype}"] = backend_side(transformers_backend(own, True))
+            engine = EngineOptions(dtype=dtype, enforce_eager=options.eager)
+            say(f"{shape}, {dtype}: vLLM in process starts")
+            in_process, versions = stack.enter_context(in_process_side(folder, engine, options))
+            sides[f"vLLM in process, {dtype}"] = in_process
+            say(f"{shape}, {dtype}: a vLLM server starts")
+            sides[f"vLLM server, {dtype}"] = stack.enter_context(server_side(folder, engine, options, model))
+        say(f"{shape}: sampling")
         speeds = alternate(sides, options.repetitions)
     return {
         "parameters": sum(p.numel() for p in model.parameters()),
+        "engine": {"enforce_eager": options.eager, "other": "the defaults of EngineOptions"},
         "tokens_per_second": {name: spread(values) for name, values in speeds.wall.items()},
         "versions_of_vllm_python": versions,
     }
 
 
+def say(text: str) -> None:
+    """Tell how far it is: starting vLLM takes a while."""
+    print(text, file=sys.stderr, flush=True)
+
+
 def alternate(sides: dict[str, Side], repetitions: int) -> Speeds:
-    """Time all sides in turn."""
+    """Time all sides in turn; each repetition begins with another one."""
     speeds = Speeds({name: [] for name in sides}, {name: [] for name in sides})
+    names = list(sides)
     for repetition in range(repetitions + 1):
-        for name, side in sides.items():
+        for name in names[repetition % len(names) :] + names[: repetition % len(names)]:
             started = time.perf_counter(), time.process_time()
-            tokens = side(repetition)
+            tokens = sides[name](repetition)
+            ended = time.perf_counter(), time.process_time()
             if repetition:  # the first is for warming up
-                speeds.wall[name].append(tokens / (time.perf_counter() - started[0]))
-                speeds.cpu[name].append(tokens / (time.process_time() - started[1]))
+                speeds.wall[name].append(tokens / (ended[0] - started[0]))
+                speeds.cpu[name].append(tokens / (ended[1] - started[1]))
     return speeds
+
+
+def ratio(ours: list[float], theirs: list[float]) -> dict[str, float]:
+    """The median and the extremes of the ratios, repetition by repetition."""
+    ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
+    return {"median": round(statistics.median(ratios), 2), "min": round(min(ratios), 2), "max": round(max(ratios), 2)}
 
 
 def spread(values: list[float]) -> dict[str, int]:
     """The median and the extremes."""
     return {"median": round(statistics.median(values)), "min": round(min(values)), "max": round(max(values))}
+
+
+def table(record: dict[str, Any]) -> Iterator[str]:
+    """Return the lines of a table with every measured speed."""
+    yield f"{'tokens per second (wall time)':62} {'median':>7} {'min':>7} {'max':>7}"
+    for name, case in {**record["cases"], **(record["backends"] or {})}.items():
+        for side, speeds in case["tokens_per_second"].items():
+            yield f"{name + ', ' + side:62} {speeds['median']:7} {speeds['min']:7} {speeds['max']:7}"
+    for name, case in record["cases"].items():
+        for what, key in (("wall", "ratio_of_tokens_per_second"), ("CPU", "ratio_of_tokens_per_cpu_second")):
+            if case[key] is not None:
+                yield f"{name}, backend over the faster generate, {what} time: {case[key]['median']}"
 
 
 def ragged_prompts() -> list[list[int]]:
@@ -229,7 +262,7 @@ def generate_side(model: Any, ragged: bool, batch: int) -> Side:
 
 
 @contextlib.contextmanager
-def server_side(folder: str, dtype: str, python: str, model: Any) -> Iterator[Side]:
+def server_side(folder: str, engine: EngineOptions, options: argparse.Namespace, model: Any) -> Iterator[Side]:
     """Start a vLLM server on the CPU and sample through the pool's backend."""
     from rltoolkit.rollout.servers.backend import ServerOptions, VLLMServerBackend
     from rltoolkit.rollout.servers.launch import ServerFleet
@@ -237,21 +270,24 @@ def server_side(folder: str, dtype: str, python: str, model: Any) -> Iterator[Si
 
     with contextlib.ExitStack() as stack:
         logs = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        engine = EngineOptions(dtype=dtype)
-        launch = LaunchOptions(model=folder, python=python, ports=(free_port(),), engine=engine, log_dir=logs)
-        fleet = stack.enter_context(ServerFleet(launch))
+        python, ports = options.vllm_python, (free_port(),)
+        fleet = ServerFleet(LaunchOptions(model=folder, python=python, ports=ports, engine=engine, log_dir=logs))
+        stack.enter_context(fleet)
         fleet.start()
         fleet.wait_until_healthy()
-        options = ServerOptions(urls=fleet.urls, concurrency=PROMPTS)
-        backend = stack.enter_context(VLLMServerBackend(options, eos_token_ids=[end_token(True)]))
+        servers = ServerOptions(urls=fleet.urls, concurrency=PROMPTS)
+        backend = stack.enter_context(VLLMServerBackend(servers, eos_token_ids=[end_token(True)]))
         backend.sync(model, 1)
         yield backend_side(backend)
 
 
 @contextlib.contextmanager
-def in_process_side(folder: str, dtype: str, python: str) -> Iterator[tuple[Side, dict[str, Any]]]:
+def in_process_side(
+    folder: str, engine: EngineOptions, options: argparse.Namespace
+) -> Iterator[tuple[Side, dict[str, Any]]]:
     """Start this script in the interpreter that has vllm; yield its side and its versions."""
-    command = [python, __file__, "--in-process", folder, dtype]
+    command = [options.vllm_python, __file__, "--threads", str(options.threads), "--in-process", folder, engine.dtype]
+    command += ["--eager"] if engine.enforce_eager else []
     child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         versions = reply_of(child)
@@ -263,8 +299,13 @@ def in_process_side(folder: str, dtype: str, python: str) -> Iterator[tuple[Side
 
         yield sample, versions
     finally:
-        child.stdin.close()
-        child.wait(60)
+        with contextlib.suppress(BrokenPipeError):
+            child.stdin.close()
+        try:
+            child.wait(CHILD_ENDS_S)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
 
 
 def reply_of(child: "subprocess.Popen[str]") -> Any:
@@ -275,11 +316,12 @@ def reply_of(child: "subprocess.Popen[str]") -> Any:
     raise RuntimeError(f"the process with vLLM ended with status {child.wait()}; its errors are above")
 
 
-def answer_requests(folder: str, dtype: str) -> None:
+def answer_requests(folder: str, dtype: str, eager: bool) -> None:
     """Sample with vLLM in this process once for each seed that comes in; answer with the number of tokens."""
     from rltoolkit.rollout.vllm_backend import VLLMBackend
 
-    with VLLMBackend(folder, eos_token_ids=[end_token(True)], engine=EngineOptions(dtype=dtype)) as backend:
+    engine = EngineOptions(dtype=dtype, enforce_eager=eager)
+    with VLLMBackend(folder, eos_token_ids=[end_token(True)], engine=engine) as backend:
         sample = backend_side(backend)
         print(REPLY + json.dumps(collect_versions()), flush=True)
         for line in sys.stdin:

@@ -14,17 +14,21 @@ before. `generate` gets the limits by a stopping criterion with one verdict per 
 the limit of each request, the `TransformersBackend` by a hook that makes its end-of-sequence token certain at the last
 place of a row and impossible before. An engine that draws other lengths is recorded as failed, without a speed.
 
+vLLM is started as the toolkit starts it. Outside the clock, before each repetition: the allocator's unused memory is
+given back, prefix caches are emptied, clients and sessions are opened. The order of the engines rotates.
+
 The ceiling counts bytes: a decode step reads every weight once (of an untied embedding only the drawn rows, which are
-left out) and the keys and values of all rows still running, and cannot take less time than these bytes at the bandwidth
-measured by copying a large buffer on the device (bytes read plus bytes written, over the time). All rows are taken to
-run at once; the prompts cost one more pass over the weights and the writing of their keys and values. Arithmetic,
-logits and sampling are free in it, so no engine reaches it.
+left out) and the keys and values of all rows still running; the bandwidth is that of copying a large buffer on the
+device (bytes read plus bytes written, over the time). All rows are taken to run at once; the prompts cost one more pass
+over the weights and the writing of their keys and values. Arithmetic, logits and sampling are free in it, so engines
+stay below it; but it is no law, since memory that is only read can be faster than memory that is copied.
 """
 
 import argparse
 import asyncio
 import contextlib
 import copy
+import gc
 import importlib.util
 import json
 import os
@@ -33,7 +37,8 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +47,17 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
+from rollout_accounting import (
+    SIZES,
+    Size,
+    Work,
+    ceiling_tokens_per_second,
+    decode_traffic,
+    extent,
+    failed,
+    make_work,
+    summary,
+)
 from torch import Tensor, nn
 from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM, StoppingCriteria, StoppingCriteriaList
 
@@ -51,102 +67,24 @@ from rltoolkit.types import SamplingParams
 
 RESULT = Path(__file__).parents[1] / "results" / "gpu_rollout.json"
 NOT_INSTALLED = "not installed"
+ANSWER_S = 600
+NEVER = 1 << 30
+"""An end token that is in no vocabulary."""
 SURE = 1e4
 """A logit that leaves all others without probability; its negative is never drawn."""
 
-Engine = Callable[[int], list[int]]
-"""Draws all answers once with a seed; returns the number of tokens of each row, in order."""
+PAD = 0
+"""What `generate` appends to rows that have ended; a hook keeps it from being drawn."""
 
 
 @dataclass(frozen=True)
-class Size:
-    """A model's shape, and how much is asked of it."""
+class Engine:
+    """Something to be timed."""
 
-    shape: dict[str, Any]
-    prompts: int
-    longest_prompt: int
-    most_new_tokens: int
-    copied_bytes: int
-
-
-def _shape(hidden: int, inner: int, layers: int, heads: int, kv_heads: int, vocabulary: int) -> dict[str, Any]:
-    return {
-        "hidden_size": hidden, "intermediate_size": inner, "num_hidden_layers": layers, "num_attention_heads": heads,
-        "num_key_value_heads": kv_heads, "vocab_size": vocabulary, "tie_word_embeddings": True,
-        "max_position_embeddings": 4096,
-    }  # fmt: skip
-
-
-SIZES = {
-    "tiny": Size(_shape(64, 128, 2, 2, 1, 512), 16, 24, 24, 1 << 26),
-    "0.5b": Size(_shape(896, 4864, 24, 14, 2, 151_936), 256, 512, 512, 1 << 32),
-    "1.5b": Size(_shape(1536, 8960, 28, 12, 2, 151_936), 256, 512, 512, 1 << 32),
-}
-
-
-@dataclass(frozen=True)
-class Work:
-    """What every engine is asked for: distinct prompts, and how many tokens follow each."""
-
-    prompts: list[list[int]]
-    limits: list[int]
-
-    @property
-    def tokens(self) -> int:
-        """All tokens to be sampled."""
-        return sum(self.limits)
-
-
-@dataclass(frozen=True)
-class Traffic:
-    """Bytes that decoding cannot avoid to move."""
-
-    weight_bytes: int
-    """Read at every step."""
-    kv_bytes: int
-    """Keys and values of one token in all layers."""
-
-
-def make_work(size: Size, seed: int = 0) -> Work:
-    """Return ragged prompts and limits, the same on every machine."""
-    generator = torch.Generator().manual_seed(seed)
-    lengths = torch.randint(size.longest_prompt // 8, size.longest_prompt + 1, (size.prompts,), generator=generator)
-    draws = torch.rand(size.prompts, generator=generator, dtype=torch.float64)
-    limits = (-draws.log() * size.most_new_tokens / 2.5).round().clamp(size.most_new_tokens // 16, size.most_new_tokens)
-    vocabulary = size.shape["vocab_size"]
-    prompts = [torch.randint(3, vocabulary, (n,), generator=generator).tolist() for n in lengths.tolist()]
-    return Work(prompts, limits.int().tolist())
-
-
-def decode_traffic(model: nn.Module) -> Traffic:
-    """Count the bytes of a model's weights that each step reads, and those of a token's keys and values."""
-    config: Any = model.config
-    weights = sum(p.numel() * p.element_size() for p in model.parameters())  # a tied embedding is listed once
-    if not config.tie_word_embeddings:
-        table = model.get_input_embeddings().weight
-        weights -= table.numel() * table.element_size()
-    head = config.hidden_size // config.num_attention_heads
-    item = next(model.parameters()).element_size()
-    return Traffic(weights, 2 * config.num_hidden_layers * config.num_key_value_heads * head * item)
-
-
-def least_bytes(prompt_lengths: Sequence[int], limits: Sequence[int], traffic: Traffic) -> int:
-    """Count the bytes that drawing `limits[i]` tokens after prompts of those lengths moves at least.
-
-    The prompts' pass gives the first token of each row. The step that draws token j of a row (from 2) reads the keys
-    and values of its prompt and of j - 2 tokens and writes those of one more.
-    """
-    total = traffic.weight_bytes + traffic.kv_bytes * sum(prompt_lengths)
-    for j in range(2, max(limits) + 1):
-        held = [prompt + j - 1 for prompt, limit in zip(prompt_lengths, limits, strict=True) if limit >= j]
-        total += traffic.weight_bytes + traffic.kv_bytes * sum(held)
-    return total
-
-
-def ceiling_tokens_per_second(work: Work, traffic: Traffic, bytes_per_second: float) -> float:
-    """Return the rate that memory allows when all rows run at once."""
-    moved = least_bytes([len(prompt) for prompt in work.prompts], work.limits, traffic)
-    return work.tokens / (moved / bytes_per_second)
+    draw: Callable[[int], list[int]]
+    """Draws all answers once with a seed; returns the number of tokens of each row, in order."""
+    session: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext
+    """Around each `draw`, outside the clock."""
 
 
 def copy_bandwidth(device: torch.device, size: int, repetitions: int = 10) -> float:
@@ -171,6 +109,8 @@ def synchronize() -> None:
 
 class RowLimits(StoppingCriteria):  # type: ignore[misc]
     """Ends each row of `generate` at its own number of tokens."""
+
+    eos_token_id = None  # having one makes `generate` append its pad token to rows that have ended
 
     def __init__(self, ends: Tensor) -> None:
         """`ends` (B,) are lengths with the padded prompt."""
@@ -219,20 +159,27 @@ def generate_engine(model: Any, work: Work, _options: argparse.Namespace) -> Ite
     """Yield transformers' `generate`: one left-padded batch in order of arrival, its own cache."""
     width = max(map(len, work.prompts))
     device = model.device
-    ids = torch.tensor([[0] * (width - len(p)) + p for p in work.prompts], device=device)
+    ids = torch.tensor([[PAD] * (width - len(p)) + p for p in work.prompts], device=device)
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in work.prompts], device=device)
     stop = StoppingCriteriaList([RowLimits(torch.tensor(work.limits, device=device) + width)])
 
-    def run(seed: int) -> list[int]:
-        torch.manual_seed(seed)
-        output = model.generate(
-            ids, attention_mask=mask, do_sample=True, top_k=0, max_new_tokens=max(work.limits), stopping_criteria=stop,
-            pad_token_id=0,
-        )  # fmt: skip
-        drawn = output.shape[1] - width  # the criterion ends each row at its limit; the rest of it is of no use
-        return [min(limit, drawn) for limit in work.limits]
+    def never_pad(_model: nn.Module, _args: Any, output: Any) -> None:
+        output.logits[:, -1, PAD] = -SURE
 
-    yield run
+    def draw(seed: int) -> list[int]:
+        torch.manual_seed(seed)
+        hook = model.register_forward_hook(never_pad)
+        try:
+            output = model.generate(
+                ids, attention_mask=mask, do_sample=True, top_k=0, max_new_tokens=max(work.limits),
+                stopping_criteria=stop, pad_token_id=PAD,
+            )  # fmt: skip
+        finally:
+            hook.remove()
+        lengths: list[int] = (output[:, width:] != PAD).sum(1).tolist()
+        return lengths
+
+    yield Engine(draw)
 
 
 @contextlib.contextmanager
@@ -249,22 +196,29 @@ def continuous_engine(model: Any, work: Work, options: argparse.Namespace) -> It
     sizes = ContinuousBatchingConfig(max_memory_percent=options.memory_share, allow_block_sharing=False)
     hints = WorkloadHints(max(map(len, work.prompts)), max(work.limits), len(work.prompts))
 
-    def run(_seed: int) -> list[int]:
+    manager: Any = None
+
+    @contextlib.contextmanager
+    def session() -> Iterator[None]:
+        nonlocal manager
         with own.continuous_batching_context_manager(
             sampling, timeout=5, continuous_batching_config=sizes, persistent_manager=True, workload_hints=hints
         ) as manager:
-            order = [manager.add_request(p, max_new_tokens=n) for p, n in zip(work.prompts, work.limits, strict=True)]
-            lengths: dict[str, int] = {}
-            while len(lengths) < len(order):
-                result = manager.get_result(timeout=1)
-                if result is None and not manager.is_running():
-                    raise RuntimeError("continuous batching stopped before all answers were there")
-                if result is not None and result.is_finished():
-                    lengths[result.request_id] = len(result.generated_tokens)
+            yield
+
+    def draw(_seed: int) -> list[int]:
+        order = [manager.add_request(p, max_new_tokens=n) for p, n in zip(work.prompts, work.limits, strict=True)]
+        lengths: dict[str, int] = {}
+        while len(lengths) < len(order):
+            result = manager.get_result(timeout=1)
+            if result is None and not manager.is_running():
+                raise RuntimeError("continuous batching stopped before all answers were there")
+            if result is not None and result.is_finished():
+                lengths[result.request_id] = len(result.generated_tokens)
         return [lengths[name] for name in order]
 
     try:
-        yield run
+        yield Engine(draw, session)
     finally:
         own.destroy_cached_continuous_batching_manager()
 
@@ -276,7 +230,7 @@ def backend_engine(model: Any, work: Work, options: argparse.Namespace) -> Itera
     backend = TransformersBackend(model, eos_token_ids=[eos], pad_token_id=0, batch_tokens=options.batch_tokens)
     params = SamplingParams(max_new_tokens=max(work.limits))
 
-    def run(seed: int) -> list[int]:
+    def draw(seed: int) -> list[int]:
         hook = model.register_forward_hook(EndAtLimit(work, eos), with_kwargs=True)
         try:
             seeds = range(seed * len(work.prompts), (seed + 1) * len(work.prompts))
@@ -285,76 +239,90 @@ def backend_engine(model: Any, work: Work, options: argparse.Namespace) -> Itera
             hook.remove()
         return [len(answer.token_ids) for (answer,) in answers]
 
-    yield run
+    yield Engine(draw)
 
 
 @contextlib.contextmanager
 def vllm_engine(model: Any, work: Work, options: argparse.Namespace) -> Iterator[Engine]:
-    """Yield vLLM in this process, with log-probabilities of the drawn tokens as training needs them."""
-    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
-    from vllm import LLM
-    from vllm import SamplingParams as Request
+    """Yield the `VLLMBackend`, in this process; the limits go into the requests that it makes."""
+    from rltoolkit.rollout.vllm_backend import VLLMBackend
 
+    params = SamplingParams(max_new_tokens=max(work.limits))
     with tempfile.TemporaryDirectory() as folder:
         save(model, folder)
-        engine = LLM(
-            folder, dtype=str(model.dtype).removeprefix("torch."), gpu_memory_utilization=options.memory_share,
-            enable_prefix_caching=False, logprobs_mode="processed_logprobs", generation_config="vllm",
-        )  # fmt: skip
-    prompts = [{"prompt_token_ids": prompt} for prompt in work.prompts]
+        with VLLMBackend(folder, eos_token_ids=[NEVER], engine=engine_options(model, options)) as backend:
+            engine = backend._llm
+            generate = engine.generate
 
-    def run(seed: int) -> list[int]:
-        requests = [
-            Request(max_tokens=n, seed=seed + i, logprobs=0, detokenize=False, ignore_eos=True)
-            for i, n in enumerate(work.limits)
-        ]
-        return [len(answer.outputs[0].token_ids) for answer in engine.generate(prompts, requests, use_tqdm=False)]
+            def with_limits(prompts: Any, requests: Any, **rest: Any) -> Any:
+                for request, limit in zip(requests, work.limits, strict=True):
+                    request.max_tokens = limit
+                return generate(prompts, requests, **rest)
 
-    yield run
+            @contextlib.contextmanager
+            def session() -> Iterator[None]:
+                if not engine.reset_prefix_cache():
+                    raise RuntimeError("vLLM did not empty its prefix cache")
+                yield
+
+            def draw(seed: int) -> list[int]:
+                seeds = range(seed * len(work.prompts), (seed + 1) * len(work.prompts))
+                return [len(answer.token_ids) for (answer,) in backend.generate(work.prompts, 1, params, seeds)]
+
+            engine.generate = with_limits
+            yield Engine(draw, session)
+            del engine.generate
 
 
 @contextlib.contextmanager
 def server_engine(model: Any, work: Work, options: argparse.Namespace) -> Iterator[Engine]:
-    """Yield one vLLM server over HTTP, all requests at once, in the form in which the backend sends them."""
-    from rltoolkit.rollout.engine import EngineOptions
+    """Yield one vLLM server, all requests at once, by the client and in the form in which the backend sends them."""
     from rltoolkit.rollout.servers.http import HttpClient
     from rltoolkit.rollout.servers.launch import ServerFleet
     from rltoolkit.rollout.servers.launch_options import LaunchOptions
     from rltoolkit.rollout.vllm_sampling import completion_request
 
-    on_gpu = model.device.type == "cuda"
+    async def ask(i: int, seed: int) -> int:
+        params = SamplingParams(max_new_tokens=work.limits[i])
+        body = completion_request("policy", work.prompts[i], params, 1, seed, eos_token_ids=())
+        answer = await client.request("POST", "/v1/completions", body, timeout_s=ANSWER_S)
+        return len(answer.json()["choices"][0]["token_ids"])
+
+    async def ask_all(seed: int) -> list[int]:
+        return await asyncio.gather(*(ask(i, seed + i) for i in range(len(work.prompts))))
+
+    @contextlib.contextmanager
+    def session() -> Iterator[None]:
+        answer = loop.run(client.request("POST", "/reset_prefix_cache", timeout_s=ANSWER_S)).json()
+        if answer["success"] is not True:
+            raise RuntimeError("the server did not empty its prefix cache")
+        yield
+
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         save(model, folder)
         fleet = ServerFleet(
             LaunchOptions(
-                model=folder, python=sys.executable, ports=(free_port(),), devices=(0,) if on_gpu else (),
-                engine=EngineOptions(
-                    dtype=str(model.dtype).removeprefix("torch."), gpu_memory_utilization=options.memory_share,
-                    args=("--no-enable-prefix-caching",),
-                ),
+                model=folder, python=sys.executable, ports=(free_port(),),
+                devices=(0,) if model.device.type == "cuda" else (), engine=engine_options(model, options),
                 log_dir=Path(folder) / "logs",
             )
         )  # fmt: skip
         stack.enter_context(fleet)
         fleet.start()
         fleet.wait_until_healthy()
+        loop = stack.enter_context(asyncio.Runner())
+        client = HttpClient(fleet.urls[0])
+        stack.callback(client.close)
+        yield Engine(lambda seed: loop.run(ask_all(seed * len(work.prompts))), session)
 
-        async def ask_all(seed: int) -> list[int]:
-            client = HttpClient(fleet.urls[0])
-            try:
-                return await asyncio.gather(*(ask(client, i, seed + i) for i in range(len(work.prompts))))
-            finally:
-                client.close()
 
-        async def ask(client: HttpClient, i: int, seed: int) -> int:
-            params = SamplingParams(max_new_tokens=work.limits[i])
-            body = completion_request("policy", work.prompts[i], params, 1, seed, eos_token_ids=())
-            answer = await client.request("POST", "/v1/completions", body, timeout_s=600)
-            return len(answer.json()["choices"][0]["token_ids"])
+def engine_options(model: Any, options: argparse.Namespace) -> Any:
+    """Start vLLM as the toolkit does, with its share of the memory."""
+    from rltoolkit.rollout.engine import EngineOptions
 
-        yield lambda seed: asyncio.run(ask_all(seed * len(work.prompts)))
+    dtype = str(model.dtype).removeprefix("torch.")
+    return EngineOptions(dtype=dtype, gpu_memory_utilization=options.memory_share)
 
 
 def save(model: Any, folder: str) -> None:
@@ -398,8 +366,11 @@ def measure(model: Any, work: Work, options: argparse.Namespace) -> dict[str, di
                 running[name] = stack.enter_context(make(model, work, options))
             except Exception as error:  # noqa: BLE001  a foreign engine may raise anything; the others are still measured
                 outcomes[name] = failed(error)
+        names = list(running)
         for repetition in range(options.repetitions + 1):  # the first one warms up
-            for name in list(running):
+            for name in names[repetition % len(names) :] + names[: repetition % len(names)]:
+                if name not in running:
+                    continue
                 try:
                     seconds = timed(running[name], repetition, work)
                 except Exception as error:  # noqa: BLE001  see above
@@ -411,34 +382,20 @@ def measure(model: Any, work: Work, options: argparse.Namespace) -> dict[str, di
     return outcomes
 
 
-def failed(error: Exception) -> dict[str, Any]:
-    """Record an engine that gave no number."""
-    return {"outcome": f"failed: {type(error).__name__}: {error}"[:500]}
-
-
 def timed(engine: Engine, seed: int, work: Work) -> float:
     """Let an engine draw everything once; return its seconds. RuntimeError if it drew other lengths."""
-    synchronize()
-    begun = time.perf_counter()
-    lengths = engine(seed)
-    synchronize()
-    seconds = time.perf_counter() - begun
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    with engine.session():
+        synchronize()
+        begun = time.perf_counter()
+        lengths = engine.draw(seed)
+        synchronize()
+        seconds = time.perf_counter() - begun
     if lengths != work.limits:
         raise RuntimeError(f"drew {sum(lengths)} tokens in all, not the {work.tokens} asked for, or other lengths")
     return seconds
-
-
-def summary(outcome: dict[str, Any], tokens: int, ceiling: float) -> dict[str, Any]:
-    """Turn an engine's seconds into rates with their spread; an outcome without seconds stays as it is."""
-    if "seconds" not in outcome:
-        return outcome
-    rates = sorted(tokens / seconds for seconds in outcome["seconds"])
-    median = statistics.median(rates)
-    return {
-        "outcome": "measured",
-        "tokens_per_second": {"median": round(median), "min": round(rates[0]), "max": round(rates[-1])},
-        "fraction_of_ceiling": round(median / ceiling, 4),
-    }
 
 
 def build(size: Size) -> Any:
@@ -478,6 +435,7 @@ def main() -> None:
         "copy_gb_per_second": round(bandwidth / 1e9, 1),
         "traffic": asdict(traffic),
         "ceiling_tokens_per_second": round(ceiling),
+        "vllm": "the defaults of EngineOptions, except dtype and gpu_memory_utilization",
         "engines": {name: summary(outcome, work.tokens, ceiling) for name, outcome in outcomes.items()},
     }
     options.out.parent.mkdir(parents=True, exist_ok=True)
@@ -488,11 +446,6 @@ def main() -> None:
         said = f"{rate['median']} tokens/s, {row['fraction_of_ceiling']:.2%}" if rate else row["outcome"]
         print(f"{name:34} {said}")
     print(f"written: {options.out}")
-
-
-def extent(values: Sequence[int]) -> dict[str, float]:
-    """Return the shortest, the median and the longest."""
-    return {"min": min(values), "median": statistics.median(values), "max": max(values)}
 
 
 if __name__ == "__main__":
