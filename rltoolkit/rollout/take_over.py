@@ -15,7 +15,16 @@ from rltoolkit.rollout.adapters import (
     plain_name,
     refuse_not_numbers,
 )
-from rltoolkit.rollout.weights import FolderKind, PolicySource, architecture_of, folder_kind, load_policy, memory_state
+from rltoolkit.rollout.weights import (
+    FolderKind,
+    PolicySource,
+    architecture_of,
+    folder_kind,
+    load_policy,
+    memory_state,
+    policy_config,
+    refuse_other_model,
+)
 
 __all__ = ["WeightTarget"]
 
@@ -38,8 +47,10 @@ class WeightTarget:
         if source is self._module:
             self._base = {}  # it may have been trained since
         elif isinstance(source, nn.Module):
+            refuse_other_model(source, policy_config(self._module))
             self._take_module(source, type(base_module(source)).__name__)
         elif folder_kind(source) is FolderKind.MODEL:
+            refuse_other_model(source, policy_config(self._module))
             self._take_module(load_policy(source, dtype=next(self._module.parameters()).dtype), str(source))
         elif self._peft is not None:
             fill_adapter(self._peft, Path(source))

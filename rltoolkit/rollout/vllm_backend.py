@@ -30,29 +30,13 @@ from rltoolkit.rollout.weights import (
     memory_state,
     policy_config,
     policy_state,
+    refuse_other_model,
     state_fingerprint,
     write_adapter,
 )
 from rltoolkit.types import Sample, SamplingParams, StopReason
 
 __all__ = ["VLLMBackend"]
-
-DECIDING_FIELDS = (
-    "model_type",
-    "vocab_size",
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "head_dim",
-    "hidden_act",
-    "rms_norm_eps",
-    "rope_parameters",
-    "sliding_window",
-    "tie_word_embeddings",
-)
-"""Fields of a config that say what a model computes, apart from its weights."""
 
 
 class VLLMBackend:
@@ -147,7 +131,7 @@ class VLLMBackend:
         if isinstance(source, nn.Module):
             self._sync_module(source)
         elif folder_kind(source) is FolderKind.MODEL:
-            self._check_config(source)
+            refuse_other_model(source, self._config)
             self._load(PolicyWorker.rltoolkit_load, str(source))
             self._base, self._plain, self._adapter = Path(source), True, None
         else:
@@ -210,7 +194,7 @@ class VLLMBackend:
         return bool(self._llm.llm_engine.model_config.enable_sleep_mode)
 
     def _sync_module(self, module: nn.Module) -> None:
-        self._check_config(module)
+        refuse_other_model(module, self._config)
         facts = adapter_of(module)
         if facts is None or not self._takes(facts.rank, facts.unmerged):
             self._load(load_weights, policy_state(module))
@@ -315,17 +299,6 @@ class VLLMBackend:
             raise RolloutError(f"the weights do not fit the model of the engine: {error}") from error
         except Exception as error:  # whatever vLLM raises
             raise RolloutError(f"vLLM could not take over the weights: {error}; sync again") from error
-
-    def _check_config(self, source: PolicySource) -> None:
-        given, served = (c.get_text_config(decoder=True) for c in (policy_config(source), self._config))
-        for field in DECIDING_FIELDS:
-            one, other = getattr(given, field, None), getattr(served, field, None)
-            if one != other:
-                name = type(source).__name__ if isinstance(source, nn.Module) else source
-                raise RolloutError(
-                    f"{name} is another model than the engine's: {field} is {one}, expected {other}; give weights of "
-                    "the model the backend was started with"
-                )
 
     def _sample(self, output: Any) -> Sample:
         """Convert one answer of vLLM."""

@@ -21,10 +21,12 @@ from rltoolkit.rollout.adapters import (
     adapter_of,
     base_module,
     merged_state,
+    plain_name,
     refuse_not_numbers,
     replaced_folder,
     write_adapter,
 )
+from rltoolkit.rollout.vllm_worker.rltoolkit_vllm_worker import checkpoint_shapes, config_difference, weight_files
 
 __all__ = [
     "AdapterFacts",
@@ -39,7 +41,10 @@ __all__ = [
     "memory_state",
     "policy_config",
     "policy_state",
+    "refuse_other_model",
+    "refuse_partial",
     "state_fingerprint",
+    "trained_below_adapter",
     "write_adapter",
     "write_policy",
 ]
@@ -99,6 +104,17 @@ def policy_config(source: PolicySource) -> Any:
         return AutoConfig.from_pretrained(str(source))
     except (OSError, ValueError) as error:
         raise RolloutError(f"{source} has no config.json that transformers can read: {error}") from error
+
+
+def refuse_other_model(source: PolicySource, config: Any) -> None:
+    """Refuse a policy whose config differs from `config`, that of the model that samples, in what it computes."""
+    given, served = (c.get_text_config(decoder=True).to_dict() for c in (policy_config(source), config))
+    if difference := config_difference(given, served):
+        where = type(base_module(source)).__name__ if isinstance(source, nn.Module) else source
+        raise RolloutError(
+            f"{where} is another model than the one that samples: {difference}; give weights of the model that the "
+            "backend was started with"
+        )
 
 
 def is_tied(config: Any) -> bool:
@@ -261,6 +277,44 @@ def _on_its_own(tensor: Tensor) -> Tensor:
     """Return a tensor that is all of its memory: safetensors refuses a part, such as one expert of several."""
     whole = tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
     return tensor if whole else tensor.clone()
+
+
+def trained_below_adapter(module: nn.Module) -> str | None:
+    """Name a weight of the architecture that is trained beside the adapter, or None: then the base stays as it is.
+
+    What is attached to the architecture, such as a critic, is no weight of it.
+    """
+    names = architecture_of(module).state_dict().keys()
+    for name, parameter in base_module(module).named_parameters():
+        plain = plain_name(name).replace(".base_layer.", ".")
+        if parameter.requires_grad and plain in names:
+            return plain
+    return None
+
+
+def refuse_partial(folder: Path) -> None:
+    """Raise RolloutError unless a model folder has every weight that its config says, by name and shape.
+
+    For an engine that would load what is there, and sample on from a mixture. Only headers are read.
+    """
+    from transformers import AutoModelForCausalLM
+    from transformers.core_model_loading import revert_weight_conversion
+
+    try:
+        with torch.device("meta"):
+            architecture = AutoModelForCausalLM.from_config(policy_config(folder))
+        found = checkpoint_shapes(weight_files(folder))
+    except (OSError, ValueError) as error:
+        raise RolloutError(f"cannot take weights from {folder}: {error}") from error
+    tied = _tied_names(architecture)
+    wanted = {name: tensor for name, tensor in architecture.state_dict().items() if name not in tied}
+    shapes = {name: tuple(t.shape) for name, t in revert_weight_conversion(architecture, wanted).items()}
+    if missing := sorted(name for name, shape in shapes.items() if found.get(name) != shape):
+        raise RolloutError(
+            f"the checkpoint {folder} lacks {len(missing)} of {len(shapes)} weights, or has them in another shape, for "
+            f"instance {missing[0]}: found {found.get(missing[0], 'none')}, expected {shapes[missing[0]]}; give a "
+            "complete checkpoint, as save_pretrained writes it"
+        )
 
 
 def load_policy(folder: str | Path, *, dtype: torch.dtype | str = "auto") -> Any:

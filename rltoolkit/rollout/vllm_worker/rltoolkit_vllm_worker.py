@@ -8,8 +8,9 @@ huggingface_hub (which vLLM needs itself) and the standard library alone, and ru
 PYTHONPATH=<this folder> and --worker-extension-cls rltoolkit_vllm_worker.PolicyWorker.
 """
 
+import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,28 @@ MODEL_FIELDS = (
     "intermediate_size",
     "tie_word_embeddings",
 )
-"""Fields of a model's config by which another model is told from the served one."""
+"""Fields of a model's config by which the served model is described."""
+
+SILENT_FIELDS = (
+    *(
+        "transformers_version",
+        "architectures",
+        "auto_map",
+        "dtype",
+        "torch_dtype",
+        "problem_type",
+        "id2label",
+        "label2id",
+    ),
+    *("use_cache", "return_dict", "output_hidden_states", "output_attentions", "output_router_logits"),
+    *("chunk_size_feed_forward", "initializer_range", "router_aux_loss_coef"),
+)
+"""Fields of a config that do not change what the model computes from its weights. All others have to agree."""
+SILENT_ENDS = ("_token_id", "dropout", "_pdrop")
+"""How names of further such fields end; those that begin with an underscore are of transformers' own use."""
+
+DIGEST_BLOCKS, DIGEST_BLOCK = 64, 4096
+"""So many blocks of so many bytes of each weight file count for its digest: a training step changes nearly all."""
 
 HEAD = "lm_head.weight"
 NOT_WEIGHTS = ("rotary_emb.inv_freq", "masked_bias")
@@ -44,8 +66,8 @@ class PolicyWorker:
     model_runner: Any
     """Of the worker that this becomes a part of."""
 
-    def rltoolkit_load(self, weights_path: str) -> dict[str, int]:
-        """Replace the model's weights by those of a checkpoint folder.
+    def rltoolkit_load(self, weights_path: str) -> dict[str, Any]:
+        """Replace the model's weights by those of a checkpoint folder; say how many, and the digest of its files.
 
         Raises ValueError, before anything is changed, when names, shapes or the config are not those of the served
         model; RuntimeError when a weight is not a number or a parameter was not reached: the old weights are gone
@@ -54,8 +76,9 @@ class PolicyWorker:
         folder = Path(weights_path)
         files = weight_files(folder)
         _check_config(self, folder)
-        _check_shapes(_shapes(files), _started_shapes(self), _tied(self), str(folder))
-        return {"loaded": _load(self, _read(files, _tied(self)), str(folder))}
+        _check_shapes(checkpoint_shapes(files), _started_shapes(self), _tied(self), str(folder))
+        digest = folder_digest(folder)
+        return {"loaded": _load(self, _read(files, _tied(self)), str(folder)), "digest": digest}
 
     def rltoolkit_model(self) -> dict[str, Any]:
         """Describe the served model: see MODEL_FIELDS; None for what its config does not say."""
@@ -87,7 +110,25 @@ def weight_files(folder: Path) -> list[Path]:
     return [folder / "model.safetensors"]
 
 
-def _shapes(files: Sequence[Path]) -> Shapes:
+def folder_digest(folder: Path) -> str:
+    """Return 32 hex digits that name what the weight files of a folder hold, without reading them whole.
+
+    Names and sizes, the headers, and blocks spread over each file count. Raises ValueError as `weight_files`.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for path in weight_files(folder):
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size}\n".encode())
+        with path.open("rb") as file:
+            head = file.read(8)
+            digest.update(head + file.read(min(size, int.from_bytes(head, "little"))))
+            for i in range(DIGEST_BLOCKS):
+                file.seek(max(0, size - DIGEST_BLOCK) * i // (DIGEST_BLOCKS - 1))
+                digest.update(file.read(DIGEST_BLOCK))
+    return digest.hexdigest()
+
+
+def checkpoint_shapes(files: Sequence[Path]) -> Shapes:
     """Map names to shapes, from the files' headers alone."""
     shapes = {}
     for file in files:
@@ -112,7 +153,7 @@ def _started_shapes(worker: Any) -> Shapes:
     kept: Shapes | None = getattr(worker, "_rltoolkit_shapes", None)
     if kept is None:
         config = worker.model_runner.model_config
-        kept = _shapes(weight_files(_local(config.model, config.revision)))
+        kept = checkpoint_shapes(weight_files(_local(config.model, config.revision)))
         worker._rltoolkit_shapes = kept
     return kept
 
@@ -148,15 +189,41 @@ def _counted(shapes: Shapes, tied: bool) -> Shapes:
     }
 
 
+def config_difference(given: Mapping[str, Any], served: Mapping[str, Any]) -> str | None:
+    """Say in which field a config, as a mapping, is of another model than the served one; None when in none."""
+    for field in sorted(given.keys() | served.keys(), key=lambda field: (field != "model_type", field)):
+        if field in SILENT_FIELDS or field.endswith(SILENT_ENDS) or field.startswith("_"):
+            continue
+        one, other = (json.loads(json.dumps(config.get(field), default=str)) for config in (given, served))
+        if one != other:
+            return f"{field} is {one}, expected {other}"
+    return None
+
+
 def _check_config(worker: Any, folder: Path) -> None:
-    """Raise ValueError when the folder's config describes another model."""
+    """Raise ValueError when the folder's config describes another model than that of the folder of the start."""
     path = folder / "config.json"
     if not path.is_file():
         return
-    given, served = json.loads(path.read_text()), _describe(worker.model_runner.model_config.hf_config)
-    for field, value in served.items():
-        if value is not None and given.get(field) is not None and given[field] != value:
-            raise ValueError(f"{path} is of another model: {field} is {given[field]}, served is {value}; {REMEDY}")
+    started = _started_config(worker)
+    given = type(worker.model_runner.model_config.hf_config).from_pretrained(str(folder)).get_text_config().to_dict()
+    kind = json.loads(path.read_text()).get("model_type")  # the class answers with its own
+    difference = config_difference(given, started)
+    if kind != worker.model_runner.model_config.hf_config.model_type:
+        difference = f"model_type is {kind}, expected {worker.model_runner.model_config.hf_config.model_type}"
+    if difference:
+        raise ValueError(f"{path} is of another model: {difference}; {REMEDY}")
+
+
+def _started_config(worker: Any) -> dict[str, Any]:
+    """The config that the worker was started with, as in its folder: vLLM changes its own. Kept like the shapes."""
+    kept: dict[str, Any] | None = getattr(worker, "_rltoolkit_config", None)
+    if kept is None:
+        config = worker.model_runner.model_config
+        folder = _local(config.model, config.revision)
+        kept = type(config.hf_config).from_pretrained(str(folder)).get_text_config().to_dict()
+        worker._rltoolkit_config = kept
+    return kept
 
 
 def _describe(config: Any) -> dict[str, Any]:

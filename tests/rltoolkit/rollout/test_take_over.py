@@ -6,7 +6,7 @@ from peft import LoraConfig, get_peft_model
 
 from rltoolkit.errors import RolloutError
 from rltoolkit.rollout.transformers_backend import TransformersBackend
-from rltoolkit.rollout.weights import policy_state, write_adapter
+from rltoolkit.rollout.weights import policy_state, write_adapter, write_policy
 from rltoolkit.types import SamplingParams
 
 EOS = 2
@@ -141,7 +141,7 @@ def test_adapters_that_do_not_fit_are_refused_and_change_nothing(tiny_model, tmp
         (plain, tmp_path / "depth", "do not fit the model"),
         (plain, tmp_path / "broken", "not finite"),
         (plain, tmp_path / "cut", "no weights that can be read"),
-        (plain, _adapted(tiny_model(hidden_size=16), 1), "do not fit the model"),
+        (plain, _adapted(tiny_model(hidden_size=16), 1), "another model than the one that samples: head_dim is 4"),
         (tied, tmp_path / "head", "one and the same weight"),
     ]
     for model, source, message in cases:
@@ -206,3 +206,23 @@ def test_compiled_layers_on_one_side_do_not_matter(tiny_model, tmp_path):
                     tensor.zero_()
         _backend(target).sync(taken, 1)
         assert all(torch.equal(tensor, expected[name]) for name, tensor in policy_state(target).items())
+
+
+def test_a_config_that_computes_otherwise_is_refused_whatever_the_shapes(tiny_model, tmp_path):
+    """Not a shape differs with the period of the positions, nor with the norm's epsilon."""
+    rope = tiny_model(rope_parameters={"rope_type": "default", "rope_theta": 1e6})
+    norm = tiny_model(rms_norm_eps=1e-2)
+    silent = tiny_model(seed=1, attention_dropout=0.5, use_cache=False, eos_token_id=5, initializer_range=0.1)
+    adapted = _adapted(tiny_model(rms_norm_eps=1e-2), 1)
+    for model, name in ((rope, "rope_parameters"), (norm, "rms_norm_eps")):
+        write_policy(model, tmp_path / name)
+        for source in (model, tmp_path / name):
+            with pytest.raises(RolloutError, match=f"another model than the one that samples: {name} is"):
+                _backend(tiny_model()).sync(source, 1)
+    with pytest.raises(
+        RolloutError, match=r"LlamaForCausalLM is another model .*: rms_norm_eps is 0.01, expected 1e-06"
+    ):
+        _backend(_adapted(tiny_model(), 2)).sync(adapted, 1)
+    backend = _backend(tiny_model())
+    backend.sync(silent, 1)
+    assert torch.equal(backend.model.lm_head.weight, silent.lm_head.weight)

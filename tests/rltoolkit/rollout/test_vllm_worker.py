@@ -13,7 +13,12 @@ from torch import nn
 from transformers import LlamaConfig
 
 from rltoolkit.rollout.vllm_worker import rltoolkit_vllm_worker as worker_module
-from rltoolkit.rollout.vllm_worker.rltoolkit_vllm_worker import PolicyWorker, load_weights, weight_files
+from rltoolkit.rollout.vllm_worker.rltoolkit_vllm_worker import (
+    PolicyWorker,
+    folder_digest,
+    load_weights,
+    weight_files,
+)
 from rltoolkit.rollout.weights import write_policy
 
 
@@ -73,7 +78,8 @@ def _edit(folder, change):
 
 def test_a_whole_checkpoint_is_loaded(served):
     worker, model, folder = served
-    assert worker.rltoolkit_load(str(folder)) == {"loaded": len(dict(model.named_parameters()))}
+    said = worker.rltoolkit_load(str(folder))
+    assert said == {"loaded": len(dict(model.named_parameters())), "digest": folder_digest(folder)}
     assert len(model.loads) == 1
     assert "load_weights" not in vars(model)  # the recorder is taken off again
 
@@ -95,6 +101,16 @@ def test_another_set_of_weights_is_refused_before_anything_is_loaded(served, cha
     assert model.loads == []
 
 
+def test_a_digest_is_of_the_weights_wherever_they_lie(tiny_model, tmp_path):
+    digests = []
+    for seed, place in ((0, "a"), (0, "b"), (1, "c")):
+        write_policy(tiny_model(seed=seed), tmp_path / place)
+        digests.append(folder_digest(tmp_path / place))
+    assert digests[0] == digests[1] != digests[2]
+    _edit(tmp_path / "b", lambda state: state.update({"lm_head.weight": state["lm_head.weight"] + 1e-6}))
+    assert folder_digest(tmp_path / "b") != digests[0]
+
+
 def test_what_the_worker_started_with_decides_even_after_a_reload_by_vllm_itself(served):
     worker, _, folder = served
     worker.rltoolkit_load(str(folder))
@@ -104,13 +120,32 @@ def test_what_the_worker_started_with_decides_even_after_a_reload_by_vllm_itself
         worker.rltoolkit_load(str(folder))
 
 
-def test_a_config_of_another_model_is_refused(served):
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_attention_heads": 8, "head_dim": 8}, "num_attention_heads is 8, expected 4"),
+        ({"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}}, "rope_parameters is .*1000000"),
+        ({"rms_norm_eps": 0.01}, "rms_norm_eps is 0.01, expected 1e-06"),
+        ({"model_type": "qwen2"}, "model_type is qwen2, expected llama"),
+        ({"invented_next_year": 3}, "invented_next_year is 3, expected None"),
+    ],
+)
+def test_a_config_of_another_model_is_refused(served, change, message):
     worker, model, folder = served
+    worker.model_runner.model_config.hf_config.rope_parameters = {"changed": "by vLLM"}
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"num_attention_heads": 8}))
-    with pytest.raises(ValueError, match="of another model: num_attention_heads is 8, served is 4"):
+    (folder / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(ValueError, match=f"of another model: {message}"):
         worker.rltoolkit_load(str(folder))
     assert model.loads == []
+
+
+def test_what_a_config_says_besides_the_model_does_not_matter(served):
+    worker, _, folder = served
+    config = json.loads((folder / "config.json").read_text())
+    silent = {"eos_token_id": [2, 7], "dtype": "bfloat16", "use_cache": False, "attention_dropout": 0.1}
+    (folder / "config.json").write_text(json.dumps(config | silent))
+    assert worker.rltoolkit_load(str(folder))["loaded"]
 
 
 def test_weights_that_are_not_numbers_are_an_error_after_the_load(served):
