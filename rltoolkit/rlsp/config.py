@@ -185,6 +185,12 @@ def _check(config: RLSPConfig) -> None:
         problems.append(
             f"vllm_importance_sampling_mode is {config.vllm_importance_sampling_mode!r}; give one of {known}"
         )
+    low, high = config.vllm_importance_sampling_clip_min, config.vllm_importance_sampling_clip_max
+    if low is not None and high is not None and low > high:
+        problems.append(
+            f"vllm_importance_sampling_clip_min is {low!r}, above vllm_importance_sampling_clip_max, which is "
+            f"{high!r}; swap them, or set one to null"
+        )
     if config.loss_type != "dapo":
         problems.append(f"loss_type is {config.loss_type!r}; RLSP has its own loss, leave it at 'dapo'")
     if problems:

@@ -8,10 +8,30 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["RATIO_MODES", "Difference", "importance_ratio", "logp_difference"]
+__all__ = [
+    "LARGE_DIFFERENCE",
+    "MUCH_DROPPED",
+    "RATIO_MODES",
+    "Difference",
+    "WeightFacts",
+    "difference_warning",
+    "dropped_warning",
+    "importance_ratio",
+    "logp_difference",
+    "weight_facts",
+]
 
 RATIO_MODES = ("token_truncate", "token_mask", "sequence_truncate", "sequence_mask")
 """The values of `vllm_importance_sampling_mode`."""
+
+LARGE_DIFFERENCE = 0.1
+"""Mean nats between the sampler's and the trainer's log-probs from which on the user is warned.
+
+bfloat16 alone makes about 0.01; weights that were not taken over make 0.1 and more within a few updates.
+"""
+
+MUCH_DROPPED = 0.1
+"""Share of a rollout's response tokens without weight from which on the user is warned."""
 
 
 def importance_ratio(
@@ -29,6 +49,10 @@ def importance_ratio(
     exp(sum of d over the response), (B, 1), in modes `sequence_*`. Modes `*_truncate` clamp it to [low, high];
     modes `*_mask` set it to 0 outside. A bound of None does not bind. A log-prob that is NaN leaves its token's
     ratio at 1. The same as TRL makes of its own vLLM samples, from the same options.
+
+    TRL's defaults, `sequence_mask` with 3.0 above and nothing below, are one-sided: a response that the trainer finds
+    more than 3 times as likely as the sampler did is dropped, while one that it finds less likely stays, with its
+    small weight. Sums over long responses spread, so that ever more of them are dropped; the lower half stays.
     """
     if mode not in RATIO_MODES:
         raise ValueError(f"mode is {mode!r}; give one of {', '.join(RATIO_MODES)}")
@@ -46,6 +70,43 @@ def importance_ratio(
     return ratio.masked_fill(refused, 0.0)
 
 
+class WeightFacts(NamedTuple):
+    """Importance weights over counted tokens; `total`, `clipped`, `dropped` and `tokens` are added over ranks."""
+
+    total: Tensor
+    clipped: Tensor
+    """Tokens whose weight is a bound (modes `*_truncate`)."""
+    dropped: Tensor
+    """Tokens with weight 0 (modes `*_mask`)."""
+    tokens: Tensor
+    lowest: Tensor
+    """inf where no token counts."""
+    highest: Tensor
+    """-inf where no token counts."""
+
+
+def weight_facts(
+    ratio: Tensor, mask: Tensor, *, mode: str, low: float | None = None, high: float | None = 3.0
+) -> WeightFacts:
+    """What `importance_ratio` with these options made: `ratio` is (B, T) or (B, 1), `mask` is (B, T)."""
+    weights = ratio.expand(mask.shape)[mask.bool()]
+    bounds = [weights.new_tensor(bound) for bound in (low, high) if bound is not None]
+    clipped = torch.zeros_like(weights, dtype=torch.bool)
+    if mode.endswith("truncate"):
+        for bound in bounds:
+            clipped |= weights == bound
+    ends = torch.cat([weights.double(), weights.new_tensor([torch.inf, -torch.inf]).double()])
+    lowest, highest = ends[ends > -torch.inf].min(), ends[ends < torch.inf].max()
+    return WeightFacts(
+        weights.double().sum(),
+        clipped.sum().double(),
+        (weights == 0).sum().double() if mode.endswith("mask") else weights.new_zeros(()).double(),
+        weights.new_tensor(float(weights.numel())).double(),
+        lowest,
+        highest,
+    )
+
+
 class Difference(NamedTuple):
     """|trainer - sampler| over counted tokens; sums are added and the largest is compared over ranks."""
 
@@ -60,3 +121,22 @@ def logp_difference(trainer_logps: Tensor, sampler_logps: Tensor, mask: Tensor) 
     gap = gap[~gap.isnan()]
     largest = gap.max() if gap.numel() else gap.new_zeros(())
     return Difference(gap.sum(), gap.new_tensor(float(gap.numel())), largest)
+
+
+def difference_warning(mean: float, largest: float) -> str:
+    """What the user is told from `LARGE_DIFFERENCE` on."""
+    return (
+        f"the sampler's log-probs differ from the trainer's by {mean:.3f} nats per token on average, {largest:.3f} at "
+        f"most, expected below {LARGE_DIFFERENCE}: it has other weights, another dtype or another kind of log-probs. "
+        "Give rollout.engine.dtype the dtype of the model, and start servers by `rltoolkit serve`; until then "
+        "sampling/logp_difference_mean and sampling/dropped show what importance weights have to make up for"
+    )
+
+
+def dropped_warning(dropped: float, mode: str) -> str:
+    """What the user is told from `MUCH_DROPPED` on."""
+    return (
+        f"{dropped:.0%} of the response tokens have no weight (sampling/dropped, mode {mode}): the sampler is too far "
+        "from the trainer, or the responses are too long for a weight of the whole response. See to "
+        "sampling/logp_difference_mean first; if it is small, set train.vllm_importance_sampling_mode=token_truncate"
+    )

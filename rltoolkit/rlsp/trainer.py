@@ -24,7 +24,16 @@ from reward_models.verdict import Verifier
 from rltoolkit.errors import ModelError
 from rltoolkit.rlsp.advantages import Moments, explained_variance, gae, masked_moments, whiten
 from rltoolkit.rlsp.config import RLSPConfig
-from rltoolkit.rlsp.correction import importance_ratio, logp_difference
+from rltoolkit.rlsp.correction import (
+    LARGE_DIFFERENCE,
+    MUCH_DROPPED,
+    WeightFacts,
+    difference_warning,
+    dropped_warning,
+    importance_ratio,
+    logp_difference,
+    weight_facts,
+)
 from rltoolkit.rlsp.critic import (
     Critic,
     attach_critic,
@@ -57,12 +66,6 @@ __all__ = ["RLSPTrainer"]
 logger = logging.getLogger(__name__)
 
 SampleSink = Callable[[int, int, Sequence[SampleRow]], None]
-
-LARGE_DIFFERENCE = 0.1
-"""Mean nats between the sampler's and the trainer's log-probs from which on the user is warned.
-
-bfloat16 alone makes about 0.01; weights that were not taken over make 0.1 and more within a few updates.
-"""
 
 
 class RLSPTrainer(GRPOTrainer):
@@ -103,7 +106,7 @@ class RLSPTrainer(GRPOTrainer):
 
         self.sampler: EpochSeededSampler | None = None
         self.rollout_backend: RolloutBackend | None = None
-        self._warned_of_difference = False
+        self._warned_of_difference = self._warned_of_dropped = False
         self._sample_sink = sample_sink
         self._outcome_function = as_outcome_function(outcome_reward)
         self._reward_parts: Tensor | None = None
@@ -297,19 +300,32 @@ class RLSPTrainer(GRPOTrainer):
         if mean > LARGE_DIFFERENCE and not self._warned_of_difference:
             self._warned_of_difference = True
             if self.accelerator.is_main_process:
-                logger.warning(_difference_warning(mean, largest))
+                logger.warning(difference_warning(mean, largest))
         if not self.vllm_importance_sampling_correction:
             return
-        output["importance_sampling_ratio"] = ratio = importance_ratio(
-            logps,
-            sampled,
-            mask,
-            mode=self.vllm_importance_sampling_mode,
-            low=self.vllm_importance_sampling_clip_min,
-            high=self.vllm_importance_sampling_clip_max,
-        )
-        refused = self.accelerator.reduce(((ratio == 0) * mask).sum().double(), reduction="sum").item()
-        metrics["sampling/dropped"].append(refused / max(1.0, tokens))
+        options = {
+            "mode": self.vllm_importance_sampling_mode,
+            "low": self.vllm_importance_sampling_clip_min,
+            "high": self.vllm_importance_sampling_clip_max,
+        }
+        output["importance_sampling_ratio"] = ratio = importance_ratio(logps, sampled, mask, **options)
+        self._log_weights(weight_facts(ratio, mask, **options), metrics)
+
+    def _log_weights(self, facts: WeightFacts, metrics: dict[str, list[float]]) -> None:
+        """Log the importance weights of a rollout, and warn once where they leave much of it out."""
+        sums = torch.stack([facts.total, facts.clipped, facts.dropped, facts.tokens])
+        total, clipped, dropped, tokens = self.accelerator.reduce(sums, reduction="sum").tolist()
+        ends = self.accelerator.gather(torch.stack([facts.lowest, -facts.highest]).unsqueeze(0)).amin(0).tolist()
+        if tokens == 0:
+            return
+        shares = {"weight_mean": total, "clipped": clipped, "dropped": dropped}
+        values = {name: value / tokens for name, value in shares.items()}
+        for name, value in (values | {"weight_min": ends[0], "weight_max": -ends[1]}).items():
+            metrics[f"sampling/{name}"].append(value)
+        if values["dropped"] > MUCH_DROPPED and not self._warned_of_dropped:
+            self._warned_of_dropped = True
+            if self.accelerator.is_main_process:
+                logger.warning(dropped_warning(values["dropped"], self.vllm_importance_sampling_mode))
 
     def _values(self, rollout: dict[str, Any]) -> Tensor:
         """V of the state before each response token, (B, C); in chunks of the training batch."""
@@ -374,9 +390,10 @@ class RLSPTrainer(GRPOTrainer):
         values = output.state_values[:, -length - 1 : -1]
         value = value_loss(values, inputs["old_values"], inputs["returns"], clip=self.args.cliprange_value)
         weight = inputs.get("importance_sampling_ratio", 1.0)  # of samples that another program drew
-        policy_mean = (policy.loss * weight * mask).sum() / self._tokens_per_update(inputs)
+        policy_losses = policy.loss * weight
+        policy_mean = (policy_losses * mask).sum() / self._tokens_per_update(inputs)
         value_mean = (value.loss * mask).sum() / self._tokens_per_update(inputs)
-        self._log_update(output, inputs, policy.clipped, value.clipped, policy.loss, value.loss)
+        self._log_update(output, inputs, policy.clipped, value.clipped, policy_losses, value.loss)
         warming_up = self.model.training and self.critic_warming_up(self.state.global_step)
         # Multiplied, not left out: with several processes every parameter must take part in the backward pass.
         loss: Tensor = policy_mean * (0.0 if warming_up else 1.0) + self.args.vf_coef * value_mean
@@ -438,15 +455,6 @@ def _joined(inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
     """Prompt (left-padded) and completion (right-padded) as one batch: ids and attention mask, (B, P + C)."""
     ids = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1)
     return ids, torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1)
-
-
-def _difference_warning(mean: float, largest: float) -> str:
-    return (
-        f"the sampler's log-probs differ from the trainer's by {mean:.3f} nats per token on average, {largest:.3f} at "
-        f"most, expected below {LARGE_DIFFERENCE}: it has other weights, another dtype or another kind of log-probs. "
-        "Give rollout.engine.dtype the dtype of the model, and start servers by `rltoolkit serve`; until then "
-        "sampling/logp_difference_mean and sampling/dropped show what importance weights have to make up for"
-    )
 
 
 def _load(name_or_path: str, args: RLSPConfig) -> PreTrainedModel:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from rltoolkit.rlsp.correction import RATIO_MODES, importance_ratio, logp_difference
+from rltoolkit.rlsp.correction import RATIO_MODES, importance_ratio, logp_difference, weight_facts
 
 # log-ratios: ln 2, -ln 2, and one beyond the response; then ln 5 and ln 2
 TRAINER = torch.tensor([[-1.0, -1.0, -9.0], [-1.0, -1.0, -1.0]])
@@ -80,3 +80,23 @@ def test_differences_are_of_response_tokens_alone():
 def test_no_tokens_differ_by_nothing():
     gap = logp_difference(TRAINER, torch.full_like(TRAINER, math.nan), MASK)
     assert (gap.total.item(), gap.tokens.item(), gap.largest.item()) == (0, 0, 0)
+
+
+def facts(mode, **bounds):
+    return [value.item() for value in weight_facts(ratio(mode, **bounds), MASK, mode=mode, **bounds)]
+
+
+def test_weights_are_told_over_the_tokens_that_count():
+    # 2, 3/4 (clipped); 3 (clipped), 2, 1
+    assert facts("token_truncate", low=0.75, high=3.0) == pytest.approx([8.75, 2, 0, 5, 0.75, 3.0])
+    # 2, 0; 0, 2, 1
+    assert facts("token_mask", low=0.75, high=3.0) == pytest.approx([5.0, 0, 2, 5, 0.0, 2.0])
+    # 1 for the two tokens of the first response; 10 is refused for the three of the second
+    assert facts("sequence_mask", high=3.0) == pytest.approx([2.0, 0, 3, 5, 0.0, 1.0])
+    assert facts("sequence_truncate", high=3.0) == pytest.approx([11.0, 3, 0, 5, 1.0, 3.0])
+
+
+def test_without_a_counted_token_there_is_no_weight():
+    none = weight_facts(torch.ones(2, 1), torch.zeros(2, 3), mode="sequence_mask")
+    assert none.tokens == 0
+    assert (none.lowest, none.highest) == (math.inf, -math.inf)

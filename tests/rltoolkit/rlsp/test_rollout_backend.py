@@ -176,3 +176,31 @@ def test_a_rollout_that_fails_leaves_the_backend_asleep(make_trainer, policy):
 def test_an_unknown_mode_is_refused_before_anything_else(make_trainer):
     with pytest.raises(ValueError, match="vllm_importance_sampling_mode is 'token'; give one of token_truncate"):
         make_trainer(vllm_importance_sampling_mode="token")
+
+
+def test_the_weights_are_logged_and_the_loss_is_the_one_that_is_optimised(make_trainer, policy):
+    """Twice the probability everywhere, clipped to 1.5: the policy's part of the loss is 1.5 times as large."""
+    one = {"max_steps": 1, "critic_warmup_rollouts": 0, "vllm_importance_sampling_mode": "token_truncate"}
+    shifted = Elsewhere(policy, shift=math.log(2.0))
+    plain = trained(make_trainer, policy, Elsewhere(policy), **one)
+    weighted = trained(make_trainer, policy, shifted, **one, vllm_importance_sampling_clip_max=1.5)
+    for name in ("mean", "min", "max"):
+        assert history(plain, f"sampling/weight_{name}")[0] == pytest.approx(1.0, abs=1e-5)
+        assert history(weighted, f"sampling/weight_{name}")[0] == pytest.approx(1.5)
+    assert (history(plain, "sampling/clipped")[0], history(weighted, "sampling/clipped")[0]) == (0.0, 1.0)
+    mine, theirs = history(plain, "policy/loss")[0], history(weighted, "policy/loss")[0]
+    assert abs(mine) > 1e-3
+    assert theirs == pytest.approx(1.5 * mine, rel=1e-4)
+
+
+def test_many_dropped_tokens_are_warned_of_once(make_trainer, policy, caplog):
+    with caplog.at_level(logging.WARNING, logger="rltoolkit.rlsp.trainer"):
+        trained(make_trainer, policy, Elsewhere(policy, shift=20.0))
+    (told,) = [record.message for record in caplog.records if "sampling/dropped, mode" in record.message]
+    assert "100% of the response tokens" in told
+    assert "token_truncate" in told
+
+
+def test_bounds_that_cross_are_refused(make_trainer):
+    with pytest.raises(ValueError, match=r"clip_min is 2\.0, above vllm_importance_sampling_clip_max, which is 1\.5"):
+        make_trainer(vllm_importance_sampling_clip_min=2.0, vllm_importance_sampling_clip_max=1.5)
