@@ -2,6 +2,7 @@
 
 import gc
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from rltoolkit.recipe import LoadedRecipe, Recipe, RecipeError, output_dir_of, r
 from rltoolkit.recipe.contradictions import Finding
 from rltoolkit.recipe.paths import is_embedded, resolve_data_path
 from rltoolkit.recipe.problems import RefusedError
+from rltoolkit.recipe.schema import ddp_timeout_s
 from rltoolkit.rollout.choose import Rollouts
 from rltoolkit.run.folder import RunFolder
 from rltoolkit.run.metrics import MetricsWriter
@@ -73,7 +75,9 @@ class Run:
 def prepare_run(loaded: LoadedRecipe) -> Run:
     """Check model name, tokenizer and tasks; loads no weights and writes nothing, `begin_run` does that."""
     recipe = loaded.recipe
-    state = PartialState(cpu=bool(recipe.train.get("use_cpu", False)))
+    # The group of processes is made here, so that the Trainer's own ddp_timeout would come too late.
+    patience = timedelta(seconds=ddp_timeout_s(recipe.train))
+    state = PartialState(cpu=bool(recipe.train.get("use_cpu", False)), timeout=patience)
     model_name = resolved_model(loaded, "model.name_or_path", recipe.model.name_or_path)
     folder = RunFolder(output_dir_of(loaded), is_main=state.is_main_process)
     metrics = MetricsWriter(folder.metrics_path, is_main=state.is_main_process)

@@ -316,6 +316,18 @@ def importance_weights_apply(draft: Draft) -> Iterator[Finding]:
         yield Finding(f"train.{name}", found, remedy=remedy, rests_on=("rollout.backend",))
 
 
+def others_wait_as_long(draft: Draft) -> Iterator[Finding]:
+    """While one process waits for servers, the others wait for it: `train.ddp_timeout`, and no longer."""
+    rollout, launch = draft.sections.get("rollout"), draft.sections.get("launch")
+    if draft.method != "rlsp" or rollout is None or launch is None:
+        return
+    patience = schema.ddp_timeout_s(draft.train())
+    if rollout.backend == "vllm-server" and launch.processes > 1 and rollout.servers.wait_s >= patience:
+        found = f"is {rollout.servers.wait_s:g}, and processes wait for each other no longer than {patience:g} s"
+        remedy = "lower it, or set train.ddp_timeout above it"
+        yield Finding("rollout.servers.wait_s", found, remedy=remedy, rests_on=("train.ddp_timeout",))
+
+
 def server_flags_are_free(draft: Draft) -> Iterator[Finding]:
     """No flag that `rltoolkit serve` sets itself."""
     rollout = draft.sections.get("rollout")
@@ -360,6 +372,7 @@ RULES: tuple[Rule, ...] = (
     engine_has_room,
     vllm_can_sample_so,
     importance_weights_apply,
+    others_wait_as_long,
     server_flags_are_free,
     devices_fit,
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import string
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -366,6 +367,15 @@ class EvalSection(Section):
     questions: Annotated[int | None, Field(ge=1, description="use only the first questions of a task")] = None
     samples: Annotated[int, Field(ge=1, description="answers per question at temperature 1")] = 1
     max_new_tokens: Annotated[int | None, Field(ge=1, description="null means rollout.max_new_tokens")] = None
+
+
+def ddp_timeout_s(train: Mapping[str, Any]) -> float:
+    """How long one process waits for another: `train.ddp_timeout`, or the Trainer's own default.
+
+    A value that is none is not refused here, but where all settings of the Trainer are.
+    """
+    given = train.get("ddp_timeout")
+    return given if isinstance(given, int | float) and given > 0 else 1800.0
 
 
 class LaunchSection(Section):

@@ -200,6 +200,12 @@ def test_urls_that_are_fine(tmp_path: Path, urls: str) -> None:
         ([*SERVER, "train.vllm_mode=server"], ["train.vllm_mode"]),
         ([*SERVER, "train.vllm_importance_sampling_mode=token_truncate"], []),
         (["rollout.backend=vllm", "train.vllm_tensor_parallel_size=2"], ["train.vllm_tensor_parallel_size"]),
+        ([*SERVER, "rollout.servers.wait_s=1800", "launch.processes=2"], ["rollout.servers.wait_s"]),
+        ([*SERVER, "rollout.servers.wait_s=1800", "launch.processes=2", "train.ddp_timeout=1801"], []),
+        ([*SERVER, "rollout.servers.wait_s=299", "launch.processes=2", "train.ddp_timeout=300"], []),
+        ([*SERVER, "launch.processes=2", "train.ddp_timeout=300"], ["rollout.servers.wait_s"]),
+        ([*SERVER, "rollout.servers.wait_s=9999"], []),
+        (["rollout.servers.wait_s=9999", "launch.processes=2"], []),
         ([*SERVER, "rollout.servers.devices=[0, 0]"], ["rollout.servers.devices"]),
         ([*SERVER, "rollout.servers.devices=[-1]"], ["rollout.servers.devices"]),
         (
