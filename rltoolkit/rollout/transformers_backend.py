@@ -4,8 +4,7 @@ Against `model.generate`: rows draw from random streams of their own, the log-pr
 tokens come along, a prompt asked for n samples is read once, and rows that are finished leave the batch.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -17,6 +16,7 @@ from rltoolkit.errors import RolloutError
 from rltoolkit.rollout.base import check_request, stream_seed
 from rltoolkit.rollout.batching import plan_batches
 from rltoolkit.rollout.kv_cache import make_cache
+from rltoolkit.rollout.modes import eval_mode
 from rltoolkit.rollout.sampling import draw, uniforms
 from rltoolkit.rollout.take_over import WeightTarget
 from rltoolkit.rollout.weights import PolicySource
@@ -119,7 +119,7 @@ class TransformersBackend:
         ]
         samples: list[Sample | None] = [None] * len(rows)
         batches = plan_batches([len(row.prompt) for row in rows], sampling.max_new_tokens, self._batch_tokens)
-        with torch.no_grad(), _in_eval_mode(self.model):  # inference mode breaks sharded parameters (ZeRO-3)
+        with torch.no_grad(), eval_mode(self.model):  # inference mode breaks sharded parameters (ZeRO-3)
             for batch in batches:
                 drawn = self._decode([rows[i] for i in batch], sampling)
                 for i, sample in zip(batch, drawn, strict=True):
@@ -284,18 +284,6 @@ def _samples(tokens: Tensor, logprobs: Tensor, eos: Tensor, version: int) -> lis
         Sample(tuple(ids[:end]), tuple(lps[:end]), StopReason.STOP if stop else StopReason.LENGTH, version)
         for ids, lps, end, stop in zip(*columns, strict=True)
     ]
-
-
-@contextmanager
-def _in_eval_mode(model: nn.Module) -> Iterator[None]:
-    """Put every module into eval mode (no dropout, no activation checkpointing), then back as it was."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def _text_config(model: nn.Module) -> Any:

@@ -1,21 +1,22 @@
 """A rollout backend on a pool of vLLM servers."""
 
-import hashlib
 import logging
-import shutil
-import tempfile
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import torch
 from torch import nn
 
 from rltoolkit.errors import RolloutError
+from rltoolkit.recipe.addresses import refused_urls, sentence
 from rltoolkit.rollout.base import check_request
 from rltoolkit.rollout.saved import base_folder
 from rltoolkit.rollout.servers.dispatch import Job, PoolTimes, Question, ServerPool
+from rltoolkit.rollout.servers.folders import WeightsFolder
 from rltoolkit.rollout.servers.http import LoopThread
 from rltoolkit.rollout.servers.policy import (
     FollowedPolicy,
@@ -35,7 +36,11 @@ from rltoolkit.rollout.weights import (
     adapter_of,
     folder_kind,
     load_policy,
+    memory_state,
     policy_config,
+    refuse_partial,
+    state_fingerprint,
+    trained_below_adapter,
     write_adapter,
     write_policy,
 )
@@ -53,23 +58,23 @@ class ServerOptions:
     urls: tuple[str, ...]
     """Such as http://127.0.0.1:8100."""
     request_timeout_s: float = 600.0
-    """The whole of one request, waiting on the server included; also of a load of weights."""
+    """The whole of one request, waiting on the server included."""
     retries: int = 3
     """So often is a request asked again that failed on servers which are up."""
     wait_s: float = 300.0
     """How long all servers may be away."""
     health_timeout_s: float = 30.0
-    """A server that does not answer a look in this time is not asked any more."""
-    concurrency: int = 64
-    """Requests at once on each server."""
+    """A server that does not answer a look in this time is not asked any more; a sync waits as long for the others
+    once one server has the policy."""
+    concurrency: int = 256
+    """Requests at once on each server; vLLM queues what it cannot run."""
 
     def __post_init__(self) -> None:
         """Check each value by itself."""
         if not self.urls:
             raise RolloutError("ServerOptions.urls is empty; give the URL of at least one server")
-        urls = [url.rstrip("/") for url in self.urls]
-        if twice := sorted({url for url in urls if urls.count(url) > 1}):
-            raise RolloutError(f"ServerOptions.urls has {twice[0]} more than once; give each server once")
+        if refused := refused_urls(url.rstrip("/") for url in self.urls):
+            raise RolloutError(f"ServerOptions.urls {'; '.join(map(sentence, refused))}")
         for name, least in (("request_timeout_s", 0), ("wait_s", 0), ("health_timeout_s", 0), ("concurrency", 1)):
             value = getattr(self, name)
             if not (value >= least and (value > 0 or name == "wait_s")):
@@ -91,7 +96,8 @@ class VLLMServerBackend:
     ) -> None:
         """Contact nobody yet: `sync` does.
 
-        `weights_dir` None is a temporary folder of this machine, removed by `close`.
+        Weights that are written go into a new folder in `weights_dir`, None: of this machine's temporary files,
+        which `close` removes; those of processes that were killed are removed from `weights_dir` at the next sync.
         """
         if not eos_token_ids:
             raise RolloutError("eos_token_ids is empty; give at least one token that ends a sample")
@@ -109,12 +115,11 @@ class VLLMServerBackend:
             ),
         )
         self._thread = LoopThread()
-        self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._weights_dir = None if weights_dir is None else Path(weights_dir).absolute()
+        self._folder: WeightsFolder | None = None
         self._policy: Policy | None = None
-        self._context: int | None = None
-        self._name = new_name()
         self._state = "awake"
+        self._process = os.getpid()
 
     @property
     def version(self) -> int:
@@ -143,7 +148,7 @@ class VLLMServerBackend:
             raise RolloutError("the servers have no policy yet; call sync(source, version) first")
         shared = self._policy.shared
         vocabulary = shared.model.vocabulary
-        check_request(prompt_token_ids, n, sampling, seeds, vocabulary=vocabulary, context=self._context)
+        check_request(prompt_token_ids, n, sampling, seeds, vocabulary=vocabulary, context=shared.context)
         sampling_fields(sampling, n, 0, self._eos)  # refuses before anything is asked
         question = Question(n, sampling, self._eos, vocabulary, shared.version)
         pairs = zip(prompt_token_ids, seeds, strict=True)
@@ -169,8 +174,14 @@ class VLLMServerBackend:
         """Load the weights of `source` on every server that can be reached, and call them `version`.
 
         `source` is a module in memory (also PEFT), a model folder, or a LoRA adapter's folder. A folder must
-        stay as it is until the next sync. Servers that cannot be reached get the weights when they are back;
-        if none can be for `wait_s`, or one is of another kind than the policy needs, RolloutError.
+        stay as it is until the next sync. Servers that cannot be reached, or do not load the weights while others
+        do, get them when they are back; if none can be for `wait_s`, or one is of another kind than the policy
+        needs, RolloutError.
+
+        A server with our part in its workers tells a digest of the files that it read, which must be that of the
+        files here; a module is held against the server's numbers, too. Not proved: that a server without our part
+        read the same files from a folder given here, where only their completeness is checked, on this machine;
+        and the content of an adapter's folder.
         """
         self._check_awake()
         if not isinstance(source, nn.Module):
@@ -181,25 +192,26 @@ class VLLMServerBackend:
         self._policy = None
         self._thread.run(self._pool.stop())
         facts = self._thread.run(self._pool.reach(lambda server: contact(server, model)))
-        self._context = _least(facts.values())
-        name = new_name()
         adapter = adapter_of(source)
         unmerged = adapter is not None and adapter.unmerged and all(_takes(f, adapter.rank) for f in facts.values())
-        place = self._place()
         if isinstance(source, nn.Module):
-            weights = _written(source, place, name, unmerged=unmerged)
-        elif adapter is None:
-            weights = Weights.at(source)
-        elif unmerged:
-            weights = Weights.at(base, adapter=source, base=str(base))
+            unmerged = unmerged and trained_below_adapter(source) is None
+            weights = self._written(source, facts.values(), unmerged=unmerged)
+        elif adapter is None or unmerged:
+            says = all(f.extension for f in facts.values())
+            if not says:
+                refuse_partial(base)
+            weights = Weights.at(base, adapter=None if adapter is None else source, whole=not says)
         else:
-            weights = _written(_with_adapter(base, source), place, name, unmerged=False)
+            weights = self._written(_with_adapter(base, source), facts.values(), unmerged=False)
         proof = make_proof(source, model.vocabulary) if isinstance(source, nn.Module) else None
-        shared = SharedPolicy(name, version, model, unmerged)
+        rank = adapter.rank if adapter is not None and unmerged else None
+        shared = SharedPolicy(new_name(), version, model, rank, _least(facts.values()))
         policy = OwnedPolicy(shared, weights, proof, self.options.request_timeout_s)
         self._thread.run(self._pool.install(policy))
         self._policy = policy
-        _remove_others(place, weights)
+        if self._folder is not None:
+            self._folder.keep_only(weights.folder, weights.adapter)
 
     def follow(self, policy: SharedPolicy) -> None:
         """Accept samples of a policy that another process synced, and of no other.
@@ -208,10 +220,9 @@ class VLLMServerBackend:
         """
         self._check_awake()
         self._policy = None
-        self._thread.run(self._pool.stop())
-        facts = self._thread.run(self._pool.reach(lambda server: contact(server, policy.model)))
-        self._context = _least(facts.values())
-        followed = FollowedPolicy(policy, self.options.health_timeout_s)
+        followed = FollowedPolicy(policy, self.options.request_timeout_s)
+        for server in self._servers:
+            server.reachable = True  # what it was like under the policy before says nothing
         self._thread.run(self._pool.install(followed))
         self._policy = followed
 
@@ -226,15 +237,21 @@ class VLLMServerBackend:
             self._state = "awake"
 
     def close(self) -> None:
-        """Stop watching the servers, end the thread, remove temporary weights; the servers go on running."""
-        self._state = "closed"
-        self._policy = None
-        self._thread.close(*(server.client.close for server in self._servers))
-        if self._weights_dir is not None:
-            _remove_others(self._place(), None)
-        if self._temporary is not None:
-            self._temporary.cleanup()
-            self._temporary = None
+        """Stop watching the servers, end the thread, remove weights; the servers go on running.
+
+        In a fork of the process that made the backend it only ends the use of it there.
+        """
+        policy, self._policy, self._state = self._policy, None, "closed"
+        if os.getpid() != self._process:
+            return
+        try:
+            if policy is not None:
+                self._thread.run(self._pool.leave())
+        finally:
+            self._thread.close(*(server.client.close for server in self._servers))
+            if self._folder is not None:
+                self._folder.close()
+                self._folder = None
 
     def __enter__(self) -> Self:
         """Return the backend itself."""
@@ -251,36 +268,27 @@ class VLLMServerBackend:
             remedy = "call wake() first" if self._state == "asleep" else "make a new one"
             raise RolloutError(f"the rollout backend is {self._state}; {remedy}")
 
-    def _place(self) -> Path:
-        """Return how the paths of this backend's weights begin."""
-        folder = self._weights_dir
-        if folder is None:
-            if self._temporary is None:
-                self._temporary = tempfile.TemporaryDirectory(prefix="rltoolkit-weights-", ignore_cleanup_errors=True)
-            folder = Path(self._temporary.name)
-        return folder / f"policy-{self._name}"
+    def _written(self, module: nn.Module, servers: Iterable[ServerFacts], *, unmerged: bool) -> Weights:
+        """Write a module's weights into a new folder; those below an adapter only when they are not there yet."""
+        if self._folder is None:
+            self._folder = WeightsFolder(self._weights_dir)
+        dtype = _common_dtype(servers)
+        own = self._folder.path / new_name()
+        if not unmerged:
+            write_policy(module, own, dtype=dtype)
+            return Weights.at(own)
+        below = state_fingerprint(memory_state(module, with_adapter=False))
+        base = self._folder.path / f"base-{below}-{dtype}"
+        if not base.is_dir():
+            write_policy(module, base, dtype=dtype, with_adapter=False)
+        write_adapter(module, own)
+        return Weights.at(base, adapter=own)
 
 
-def _written(module: nn.Module, place: Path, name: str, *, unmerged: bool) -> Weights:
-    """Write a module's weights into a new folder whose path begins with `place`; an unchanged base only once."""
-    own = place.with_name(f"{place.name}-{name}")
-    if not unmerged:
-        write_policy(module, own)
-        return Weights.at(own)
-    base = place.with_name(f"{place.name}-base-{_base_identity(module)}")
-    if not base.is_dir():
-        write_policy(module, base, with_adapter=False)
-    write_adapter(module, own)
-    return Weights.at(base, adapter=own, base=str(base))
-
-
-def _base_identity(module: nn.Module) -> str:
-    """Name the base weights of a PEFT model in this process: another one once a tensor is replaced or written to."""
-    parts = [f"{id(module)}"]
-    for name, parameter in module.named_parameters():
-        if "lora_" not in name:
-            parts.append(f"{name} {parameter.data_ptr()} {parameter._version} {parameter.requires_grad}")
-    return hashlib.blake2b("\n".join(parts).encode(), digest_size=8).hexdigest()
+def _common_dtype(servers: Iterable[ServerFacts]) -> torch.dtype | None:
+    """Return the narrow dtype that all servers compute in, in which weights need half the room; else None."""
+    names = {facts.dtype.removeprefix("torch.") for facts in servers}
+    return getattr(torch, names.pop()) if names in ({"bfloat16"}, {"float16"}) else None
 
 
 def _with_adapter(base: Path, adapter: Path) -> nn.Module:
@@ -301,10 +309,3 @@ def _takes(facts: ServerFacts, rank: int) -> bool:
 def _least(facts: Any) -> int | None:
     """Return the shortest context of the servers."""
     return min((f.max_model_len for f in facts if f.max_model_len is not None), default=None)
-
-
-def _remove_others(place: Path, weights: Weights | None) -> None:
-    """Remove what this backend wrote, but for `weights`."""
-    for old in place.parent.glob(f"{place.name}-*"):
-        if weights is None or old not in (weights.folder, weights.adapter):
-            shutil.rmtree(old, ignore_errors=True)

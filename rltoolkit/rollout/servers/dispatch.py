@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
@@ -11,7 +12,7 @@ from typing import Any, TypeVar
 from rltoolkit.errors import RolloutError
 from rltoolkit.rollout.servers.http import ServerError, SilentServerError
 from rltoolkit.rollout.servers.messages import Expected, read_completion
-from rltoolkit.rollout.servers.policy import NO_TAG, ConflictError, Policy
+from rltoolkit.rollout.servers.policy import NO_TAG, ConflictError, Policy, RefusalError
 from rltoolkit.rollout.servers.server import Server
 from rltoolkit.rollout.servers.tasks import cancel, together
 from rltoolkit.rollout.vllm_sampling import choices_asked, completion_request
@@ -24,6 +25,9 @@ logger = logging.getLogger(__name__)
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
 """Between attempts to take a server back, doubled each time."""
+
+REFUSED_PAUSE_S = 30.0
+"""Between attempts with a server that lives and will not take the policy."""
 
 WATCH_S = 5.0
 """Between looks at a server that is asked; a third of the health limit where that is shorter."""
@@ -99,6 +103,8 @@ class ServerPool:
         self._policy: Policy | None = None
         self._watches: list[asyncio.Task[None]] = []
         self._changed = asyncio.Event()
+        self._wanted = asyncio.Event()
+        """Set while servers are to be looked at."""
         self._asking = 0
         """Calls under way."""
         self._none_since: float | None = None
@@ -125,19 +131,67 @@ class ServerPool:
             pause = min(2 * pause, LONGEST_PAUSE_S)
 
     async def install(self, policy: Policy) -> None:
-        """Bring servers to the policy, and watch them from then on; those that cannot be reached now come later."""
+        """Bring servers to the policy, and watch them from then on.
+
+        Returns when all that could be reached before have it; once one has it, the others get as long as a look may
+        take, and come later. Raises RolloutError when one cannot have it, when all refuse it, or when none could be
+        reached for `wait_s`.
+        """
         await self.stop()
-        await self.reach(policy.bring)
+        self._policy, self._fatal = policy, None
+        expected = [server for server in self.servers if server.reachable] or self.servers
+        for server in self.servers:
+            server.trouble, server.said = None, "it was not brought to the policy yet"
+        self._wanted.set()
+        self._watches = [asyncio.create_task(self._watch(server, policy)) for server in self.servers]
+        try:
+            await self._first_outcomes(expected)
+        except BaseException:
+            await self.stop()
+            raise
+        self._rest(policy)
         for server in self.servers:
             if server.tag is None:
                 logger.warning("sampling without %s until it is back", server.describe())
-        self._policy = policy
-        self._watches = [asyncio.create_task(self._watch(server, policy)) for server in self.servers]
+
+    async def _first_outcomes(self, expected: Sequence[Server]) -> None:
+        """Wait until servers have the policy; see `install`."""
+        give_up, first_up = _now() + self._times.wait_s, None
+        while True:
+            troubles = [server.trouble for server in self.servers]
+            if wrong := [error for error in troubles if error is not None and not isinstance(error, ServerError)]:
+                raise wrong[0]
+            pending = [server for server in expected if server.tag is None and server.trouble is None]
+            until: float | None = None
+            if self._up():
+                first_up = first_up or _now()
+                until = first_up + self._times.health_s
+                if not pending or _now() >= until:
+                    return
+            elif not pending:
+                until = give_up
+                if all(isinstance(error, RefusalError) for error in troubles):
+                    raise RolloutError(str(troubles[0])) from troubles[0]
+                if _now() >= give_up:
+                    raise RolloutError(self._none_left())
+            await self._change(until)
+
+    async def leave(self) -> None:
+        """Stop for good, and have servers forget what nobody else needs."""
+        policy, known = self._policy, [(server, server.model) for server in self._up()]
+        await self.stop()
+        if policy is not None:
+            await together(policy.leave(server, model) for server, model in known)
+
+    def _rest(self, policy: Policy) -> None:
+        if not policy.watched_between_calls and not self._asking:
+            self._wanted.clear()
 
     async def stop(self) -> None:
         """Ask no server any more and watch none."""
         watches, self._watches, self._policy = self._watches, [], None
         await cancel(watches)
+        self._wanted.clear()
         for server in self.servers:
             server.release()
         self._announce()
@@ -150,6 +204,7 @@ class ServerPool:
         policy.begin_call()
         self._fatal = None
         self._asking += 1
+        self._wanted.set()
         self._none_since = None if self._up() else _now()
         # Notices early, beside the first requests, what was restarted since the last call.
         looks = [asyncio.create_task(self._check(server)) for server in self._up()]
@@ -167,6 +222,7 @@ class ServerPool:
             return [answers[job.index] for job in jobs]
         finally:
             self._asking -= 1
+            self._rest(policy)
             await cancel(looks)
 
     async def _answer(self, job: Job, question: Question, policy: Policy) -> list[Sample]:
@@ -198,7 +254,8 @@ class ServerPool:
         if len(job.failures) > self._times.retries:
             raise RolloutError(
                 f"the request for prompt {job.index} failed {len(job.failures)} times on servers that are up, the last "
-                f"time: {job.failures[-1]}; look at the server's log, and raise request_timeout_s if it was too slow"
+                f"time: {job.failures[-1]}; look at the server's log; if it was too slow, raise request_timeout_s or "
+                "lower concurrency"
             )
         if job.losses > MOST_LOSSES:
             raise RolloutError(
@@ -235,11 +292,25 @@ class ServerPool:
         return samples
 
     async def _still_samples(self, server: Server, tag: str) -> None:
-        """After a request past its deadline: one token, to tell a slow server from one whose engine hangs."""
+        """After a request past its deadline: tell a slow server from one whose engine hangs.
+
+        An engine that finished any request of ours of late lives, and the late one is behind others there. Else it is
+        asked for one token, for which it has time while it finishes others.
+        """
+        if self._lives(server):
+            return
         body = completion_request(server.model, (0,), SamplingParams(max_new_tokens=1), 1, 0, ())
-        answer = await server.complete(body, self._times.health_s)
+        try:
+            answer = await server.complete(body, self._times.health_s)
+        except SilentServerError:
+            if self._lives(server):
+                return
+            raise
         if answer.status != 200:
             raise ServerError(f"a request of one token: HTTP {answer.status} at {tag}: {answer.text()}")
+
+    def _lives(self, server: Server) -> bool:
+        return time.monotonic() - server.answered <= self._times.health_s
 
     async def _look(self, server: Server, look: Callable[[], Awaitable[str | None]]) -> None:
         """Look at a server that is up, and mark it down for trouble or for a tag that is not the policy's."""
@@ -254,7 +325,8 @@ class ServerPool:
             self._mark_down(server, f"it shows {shown!r} instead of {tag!r}: restarted, or loaded by somebody else")
 
     def _mark_down(self, server: Server, said: str) -> None:
-        logger.warning("%s is not asked any more: %s", server.url, said)
+        if server.tag is not None:
+            logger.warning("%s is not asked any more: %s", server.url, said)
         server.mark_down(said)
         if self._none_since is None and not self._up():
             self._none_since = _now()
@@ -263,21 +335,29 @@ class ServerPool:
     async def _watch(self, server: Server, policy: Policy) -> None:
         """Look at the server while it is up, bring it back while it is down; for as long as the policy stands."""
         pause = FIRST_PAUSE_S
-        try:
-            while True:
+        while True:
+            await self._wanted.wait()
+            try:
                 if server.tag is not None:
                     pause = FIRST_PAUSE_S
-                    with suppress(TimeoutError):
-                        async with asyncio.timeout(min(WATCH_S, self._times.health_s / 3)):
-                            await server.down.wait()
-                    await self._check(server)
-                else:
-                    await self._bring_back(server, policy)
-                    if server.tag is None:
-                        await asyncio.sleep(pause)
-                        pause = min(2 * pause, LONGEST_PAUSE_S)
-        except Exception as error:  # noqa: BLE001  a watch that ends unseen would leave its server down for ever
-            self._fail(RolloutError(f"watching {server.url} failed: {type(error).__name__}: {error}"))
+                    await self._watch_up(server)
+                    continue
+                await self._bring_back(server, policy)
+            except Exception as error:  # noqa: BLE001  a watch that ended unseen would leave its server down for ever
+                self._note_trouble(server, RolloutError(f"{server.url}: {type(error).__name__}: {error}"))
+            if server.tag is None:
+                passing = isinstance(server.trouble, ServerError | ConflictError)
+                refused = not passing or isinstance(server.trouble, RefusalError)
+                await asyncio.sleep(REFUSED_PAUSE_S if refused else pause)
+                pause = min(2 * pause, LONGEST_PAUSE_S)
+
+    async def _watch_up(self, server: Server) -> None:
+        """Look at a server that is up once it has been for a while, or is no longer."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(min(WATCH_S, self._times.health_s / 3)):
+                await server.down.wait()
+        if self._wanted.is_set():
+            await self._check(server)
 
     async def _check(self, server: Server) -> None:
         """Look at a server that is up: its health while requests run on it, its tag in any case.
@@ -300,17 +380,20 @@ class ServerPool:
         try:
             await policy.bring(server)
         except RolloutError as error:  # also a server that came back with another model: the others go on
-            server.mark_down(str(error))
-            if isinstance(error, ConflictError):
-                self._fail(error)
+            self._note_trouble(server, error)
         else:
-            logger.info("%s is asked again", server.url)
+            logger.info("%s is asked", server.url)
             self._none_since = None
             self._announce()
 
-    def _fail(self, error: RolloutError) -> None:
-        self._fatal = error
-        self._announce()
+    def _note_trouble(self, server: Server, error: RolloutError) -> None:
+        """Leave a server that was not brought to the policy, and say why, once."""
+        if server.said != str(error):
+            logger.warning("%s cannot be used: %s", server.url, error)
+        if isinstance(error, ConflictError):
+            self._fatal = error
+        server.trouble = error
+        self._mark_down(server, str(error))
 
     async def _free_server(self, job: Job, policy: Policy) -> Server:
         """Wait for a server with room; one that the job has not failed on, if there is one. The least loaded."""
@@ -327,9 +410,13 @@ class ServerPool:
             left = None
             if self._none_since is not None and (left := self._none_since + self._times.wait_s - _now()) <= 0:
                 raise RolloutError(self._none_left())
-            with suppress(TimeoutError):
-                async with asyncio.timeout(left):
-                    await self._changed.wait()
+            await self._change(left and _now() + left)
+
+    async def _change(self, until: float | None) -> None:
+        """Wait until something changed with a server, or for the time `until`."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(until):
+                await self._changed.wait()
 
     def _up(self) -> list[Server]:
         return [server for server in self.servers if server.tag is not None]

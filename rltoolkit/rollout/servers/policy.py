@@ -13,8 +13,11 @@ own "loading:..." just before it sets its tag; what remains open is the one roun
 the tag, and somebody who loads weights by other means without touching the tag.
 """
 
+import asyncio
+import re
 import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,14 +29,35 @@ from rltoolkit.rollout.servers.proof import PROBE, Proof, probe_prompts
 from rltoolkit.rollout.servers.server import START, Server, ServerFacts
 from rltoolkit.rollout.servers.tasks import together
 from rltoolkit.rollout.vllm_sampling import completion_request
+from rltoolkit.rollout.vllm_worker.rltoolkit_vllm_worker import folder_digest
 
-__all__ = ["FollowedPolicy", "ModelFacts", "OwnedPolicy", "Policy", "SharedPolicy", "Weights", "contact", "new_name"]
+__all__ = [
+    "ConflictError",
+    "FollowedPolicy",
+    "ModelFacts",
+    "OwnedPolicy",
+    "Policy",
+    "RefusalError",
+    "SharedPolicy",
+    "Weights",
+    "contact",
+    "new_name",
+]
 
 NO_TAG = "default"
 """What vLLM shows after its start."""
 
 MOST_TAKEOVERS = 3
 """So often in one call is a server loaded again after somebody else loaded it; then two runs are fighting."""
+
+LEAST_LOAD_S = 600.0
+"""A load may take this long, or as long as a request where that is longer: it reads a whole model."""
+
+FARE_WELL_S = 2.0
+"""For servers to forget an adapter, when the backend is closed."""
+
+ADAPTER_NAME = re.compile(r"[0-9a-f]{16}-v\d+-[0-9a-f]{16}")
+"""What adapters are called that this module loads."""
 
 SHAPE = (
     "architectures",
@@ -80,8 +104,15 @@ class SharedPolicy:
     """Random name of the sync."""
     version: int
     model: ModelFacts
-    adapter: bool
-    """Whether the servers have it as an adapter beside the base model."""
+    lora_rank: int | None
+    """Of the adapter that servers have beside the base model; None: they have a whole model."""
+    context: int | None
+    """Tokens that a sequence may have on each of the servers; None when they do not say."""
+
+    @property
+    def adapter(self) -> bool:
+        """Whether the servers have it as an adapter beside the base model."""
+        return self.lora_rank is not None
 
 
 @dataclass(frozen=True)
@@ -90,16 +121,25 @@ class Weights:
 
     folder: Path
     """Of the whole model, or of the base model below an adapter."""
-    base: str
-    """Names the content of `folder` where it is a base model, so that a server which has it need not load it."""
     adapter: Path | None
+    whole: bool
+    """Whether it is known that no weight of its architecture is missing."""
+    digest: str
+    """Of the weight files in `folder`, as our part of a server's workers has it; empty for files it cannot read."""
     files: tuple[tuple[str, int, int], ...]
     """Name, size and time of every file, to notice a change."""
+    base: str
+    """Names the content of `folder` below an adapter, so that a server which has it need not load it; else empty."""
 
     @classmethod
-    def at(cls, folder: Path, *, adapter: Path | None = None, base: str = "") -> "Weights":
+    def at(cls, folder: Path, *, adapter: Path | None = None, whole: bool = True) -> "Weights":
         """Describe folders as they are now."""
-        return cls(folder, base, adapter, _files(folder, adapter))
+        try:
+            digest = folder_digest(folder)
+        except (ValueError, OSError):
+            digest = ""
+        base = f"{digest} {_files(folder)}" if adapter else ""
+        return cls(folder, adapter, whole, digest, _files(folder, adapter), base)
 
     def refuse_changed(self) -> None:
         """RolloutError when a file is not what it was: servers would hold different weights under one version."""
@@ -111,14 +151,21 @@ class Weights:
 
 
 def _files(*folders: Path | None) -> tuple[tuple[str, int, int], ...]:
-    found = [file for folder in folders if folder is not None for file in sorted(folder.glob("*"))]
-    return tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in found if file.is_file())
+    try:
+        found = [file for folder in folders if folder is not None for file in sorted(folder.glob("*"))]
+        return tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in found if file.is_file())
+    except OSError as error:
+        raise RolloutError(
+            f"the policy's files cannot be looked at: {error}; leave its folder as it is while servers sample from it"
+        ) from error
 
 
 class Policy(Protocol):
     """What the pool wants its servers to have."""
 
     shared: SharedPolicy
+    watched_between_calls: bool
+    """Whether servers are looked at, and brought back, while nobody asks."""
 
     def begin_call(self) -> None:
         """Start counting again how often servers were taken over."""
@@ -126,6 +173,10 @@ class Policy(Protocol):
 
     async def bring(self, server: Server) -> None:
         """Mark a server up once it shows this policy; ServerError when it does not, RolloutError when it cannot."""
+        ...
+
+    async def leave(self, server: Server, model: str) -> None:
+        """Have a server forget what nobody but this policy needs, known there as `model`; at the end of the backend."""
         ...
 
 
@@ -137,9 +188,12 @@ def new_name() -> str:
 class OwnedPolicy:
     """A policy that this process loads onto servers, and again onto those that lost it."""
 
+    watched_between_calls = True  # other processes, whose calls may last longer, wait for this one to load
+
     def __init__(self, shared: SharedPolicy, weights: Weights, proof: Proof | None, timeout_s: float) -> None:
-        """`timeout_s` bounds a load; `proof` has the numbers that a server must agree with."""
+        """`timeout_s` bounds a request of one token; `proof` has the numbers that a server must agree with."""
         self.shared = shared
+        self._load_s = max(timeout_s, LEAST_LOAD_S)
         self._weights, self._proof, self._timeout_s = weights, proof, timeout_s
         self._tags: dict[str, str] = {}
         self._takeovers: dict[str, int] = {}
@@ -150,7 +204,7 @@ class OwnedPolicy:
 
     async def bring(self, server: Server) -> None:
         """Load the policy, unless the server still shows the tag of our load; mark it up."""
-        facts = await contact(server, self.shared.model)
+        facts = await _fitting(server, self.shared)
         await server.check_health()
         shown = await server.shown_tag()
         known = self._tags.get(server.url)
@@ -174,13 +228,11 @@ class OwnedPolicy:
         server.base = None
         try:
             if not has_base:
-                method = "rltoolkit_load" if facts.extension else "reload_weights"
-                await server.worker(method, self._timeout_s, weights_path=str(weights.folder))
-            if weights.adapter is not None:
-                await self._load_adapter(server, _model(shared, facts, tag), weights.adapter)
+                await self._load_base(server, facts)
+            await self._load_adapter(server, facts, _model(shared, facts, tag))
         except StatusError as error:
             await server.check_health()  # if it is dying, that is what is the matter
-            raise RolloutError(
+            raise RefusalError(
                 f"{error}; the server must see the folder {weights.adapter or weights.folder} under this path, and "
                 "serve the model that is trained: its log says more"
             ) from error
@@ -188,6 +240,8 @@ class OwnedPolicy:
         weights.refuse_changed()
         difference = await self._difference(server, _model(shared, facts, tag))
         if (now := await server.shown_tag()) != f"loading:{tag}":
+            if now == NO_TAG:
+                raise ServerError(f"{server.url} was restarted while it loaded the policy")
             self._count_takeover(server, now)
             raise ServerError(f"{server.url} was loaded by somebody else at the same time: it shows {now!r}")
         self._refuse_different(server, facts, difference)
@@ -195,11 +249,41 @@ class OwnedPolicy:
         server.base = (tag, weights.base) if weights.base else None
         return tag
 
-    async def _load_adapter(self, server: Server, name: str, folder: Path) -> None:
-        await server.load_adapter(name, str(folder), self._timeout_s)
-        if server.adapter is not None:
-            await server.drop_adapter(server.adapter)
-        server.adapter = name
+    async def leave(self, server: Server, model: str) -> None:
+        """Drop the policy's adapter, if the server is quick about it."""
+        if self.shared.adapter:
+            with suppress(ServerError, TimeoutError):
+                async with asyncio.timeout(FARE_WELL_S):
+                    await server.drop_adapter(model)
+
+    async def _load_base(self, server: Server, facts: ServerFacts) -> None:
+        """Load a whole model; where our part of the workers says what it read, that must be what is here."""
+        weights = self._weights
+        folder = str(weights.folder)
+        if not facts.extension:
+            if not weights.whole:
+                raise RefusalError(
+                    f"{server.url} does not say what it loads, and {folder} was not looked through for missing "
+                    f"weights; {START}, or sync again"
+                )
+            await server.worker("reload_weights", self._load_s, weights_path=folder)
+            return
+        said = await server.worker("rltoolkit_load", self._load_s, weights_path=folder)
+        read = said.get("digest") if isinstance(said, dict) else None
+        if read != weights.digest:
+            raise RolloutError(
+                f"{server.url} read other weight files from {folder} than are there on this machine (digest {read}, "
+                f"expected {weights.digest}); give a folder that both share, or the same files on both, and {START} of "
+                "this version"
+            )
+
+    async def _load_adapter(self, server: Server, facts: ServerFacts, name: str) -> None:
+        """Load the policy's adapter, if it has one, and drop those that other policies left behind."""
+        if self._weights.adapter is not None:
+            await server.load_adapter(name, str(self._weights.adapter), self._load_s)
+        for old in facts.adapters:
+            if ADAPTER_NAME.fullmatch(old):
+                await server.drop_adapter(old)
 
     async def _difference(self, server: Server, model: str) -> float:
         """Have the server sample; return how far its log-probs are from the policy's, 0 where these are not known."""
@@ -233,8 +317,18 @@ class ConflictError(RolloutError):
     """Two runs load the same server again and again."""
 
 
+class RefusalError(ServerError):
+    """A server that lives will not take the policy, and will say so again; others may take it."""
+
+
 class FollowedPolicy:
-    """A policy that another process loads; here servers are only looked at."""
+    """A policy that another process loads; here servers are only looked at, and only while samples are asked for.
+
+    The other process may load the next policy as soon as all have their samples; looks at a server that loads
+    would find it wanting, and disturb it.
+    """
+
+    watched_between_calls = False
 
     def __init__(self, shared: SharedPolicy, timeout_s: float) -> None:
         """`timeout_s` bounds a request of one token."""
@@ -244,9 +338,12 @@ class FollowedPolicy:
     def begin_call(self) -> None:
         """Nothing is counted here."""
 
+    async def leave(self, server: Server, model: str) -> None:
+        """Leave all as it is: the policy is another process's."""
+
     async def bring(self, server: Server) -> None:
         """Mark the server up if it shows any load of the policy."""
-        facts = await contact(server, self.shared.model)
+        facts = await _fitting(server, self.shared)
         await server.check_health()
         shown = await server.shown_tag()
         if not shown.startswith(f"{self.shared.policy}:{self.shared.version}:"):
@@ -272,6 +369,22 @@ async def _probe(
         raise ServerError(f"{server.url} does not sample: HTTP {answer.status}: {answer.text()}")
     sample = read_completion(answer.json(), expected)[0]
     return sample.token_ids[0], sample.logprobs[0]
+
+
+async def _fitting(server: Server, shared: SharedPolicy) -> ServerFacts:
+    """Ask what a server is; RefusalError where it cannot do what the servers of the sync can."""
+    facts = await contact(server, shared.model)
+    if shared.lora_rank is not None and shared.lora_rank > (facts.max_lora_rank or 0):
+        raise RefusalError(
+            f"{server.url} takes adapters up to rank {facts.max_lora_rank or 0}, the policy's has {shared.lora_rank}; "
+            "start it as the other servers are, or sync again"
+        )
+    if shared.context is not None and facts.max_model_len is not None and facts.max_model_len < shared.context:
+        raise RefusalError(
+            f"{server.url} has max_model_len {facts.max_model_len}, those of the sync had {shared.context}; start "
+            "it as the other servers are, or sync again"
+        )
+    return facts
 
 
 async def contact(server: Server, model: ModelFacts) -> ServerFacts:

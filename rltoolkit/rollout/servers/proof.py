@@ -1,7 +1,9 @@
 """Proof by numbers that a server samples from the policy in memory: log-probabilities of the same tokens.
 
 A server that loaded another model, or that kept a stale copy of a weight, answers as quickly and as politely
-as the right one; only its numbers differ.
+as the right one; only its numbers differ. The proof finds another model, and layers that a load left out; it does
+not find a missed step: one step of an optimiser changes log-probs by less than the rounding that is allowed here.
+That every load is of the present weights rests on how they are written and loaded, see `policy`.
 """
 
 from collections.abc import Sequence
@@ -11,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from rltoolkit.rollout.adapters import base_module
-from rltoolkit.rollout.transformers_backend import _in_eval_mode
+from rltoolkit.rollout.modes import eval_mode
 from rltoolkit.types import SamplingParams
 
 __all__ = ["PROBE", "Proof", "make_proof", "probe_prompts"]
@@ -59,7 +61,7 @@ def make_proof(module: nn.Module, vocabulary: int) -> Proof:
     inner = base_module(module)  # a DDP wrapper would wait for other processes
     prompts = probe_prompts(vocabulary)
     parameter = next(inner.parameters())
-    with torch.no_grad(), _in_eval_mode(inner):
+    with torch.no_grad(), eval_mode(inner):
         logits = inner(input_ids=torch.tensor(prompts, device=parameter.device), use_cache=False).logits[:, -1]
     exact = parameter.dtype in (torch.float32, torch.float64)
     return Proof(prompts, logits.float().log_softmax(-1).cpu(), exact)

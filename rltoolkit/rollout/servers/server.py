@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rltoolkit.errors import RolloutError
-from rltoolkit.rollout.servers.http import Answer, HttpClient, ServerError, StatusError
+from rltoolkit.rollout.servers.http import COMPLETIONS, Answer, HttpClient, ServerError, StatusError
 
 __all__ = ["Server", "ServerFacts"]
 
@@ -33,6 +33,8 @@ class ServerFacts:
     """Whether its workers have our extension."""
     max_lora_rank: int | None
     """Adapters up to this rank can be loaded; None: none can."""
+    adapters: tuple[str, ...] = ()
+    """Names of those it has now, whoever loaded them."""
 
 
 class Server:
@@ -48,8 +50,6 @@ class Server:
         """Name to ask for while it may be asked: the served model's, or the adapter's."""
         self.base: tuple[str, str] | None = None
         """Tag and identity of the base weights below the adapter loaded last."""
-        self.adapter: str | None = None
-        """Name of the adapter loaded last."""
         self.tasks: set[asyncio.Task[Any]] = set()
         """Requests running on it."""
         self.served = 0
@@ -57,6 +57,10 @@ class Server:
         """Set while it is not to be asked."""
         self.reachable = True
         """Whether it answered when it was last spoken to."""
+        self.trouble: RolloutError | None = None
+        """Why it was not brought to the present policy the last time; None before that, and once it was."""
+        self.answered = 0.0
+        """When it last finished a completion of ours, by the monotonic clock."""
         self.said = "not asked yet"
         self.since = time.monotonic()
         self.timeout_s = health_timeout_s
@@ -66,7 +70,7 @@ class Server:
     def mark_up(self, tag: str, model: str) -> None:
         """Have it asked from now on."""
         self.tag, self.model, self.said, self.since = tag, model, "fine", time.monotonic()
-        self.reachable = True
+        self.reachable, self.trouble = True, None
         self.down.clear()
 
     def mark_down(self, said: str) -> None:
@@ -100,7 +104,9 @@ class Server:
 
     async def complete(self, body: dict[str, Any], timeout_s: float) -> Answer:
         """Ask for a completion; the answer may have any status."""
-        return await self.client.request("POST", "/v1/completions", body, timeout_s=timeout_s)
+        answer = await self.client.request("POST", COMPLETIONS, body, timeout_s=timeout_s)
+        self.answered = time.monotonic()
+        return answer
 
     async def check_health(self) -> None:
         """ServerError unless it says that its engine lives."""
@@ -185,6 +191,7 @@ class Server:
                 max_model_len=config["model_config"].get("max_model_len"),
                 extension=WORKER_EXTENSION in str(config["parallel_config"].get("worker_extension_cls")),
                 max_lora_rank=int(lora["max_lora_rank"]) if lora else None,
+                adapters=tuple(str(m["id"]) for m in models["data"] if m.get("parent") is not None),
             )
         except (KeyError, TypeError, AttributeError, ValueError, StopIteration) as error:
             raise ServerError(

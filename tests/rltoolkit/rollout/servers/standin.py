@@ -11,11 +11,13 @@ import struct
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 from peft import PeftModel
 from safetensors.torch import load_file
 
 from rltoolkit.rollout.transformers_backend import TransformersBackend
+from rltoolkit.rollout.vllm_worker.rltoolkit_vllm_worker import folder_digest
 from rltoolkit.types import SamplingParams
 
 WEIGHTS = "model.safetensors"
@@ -34,12 +36,20 @@ class StandIn:
         self.logprobs_mode = "processed_logprobs"
         self.dev = True
         self.loads = True
+        self.loaded = []
+        """Folders it was told to load, in order."""
+        self.sees = lambda folder: folder
+        """Folder -> where it lies for this server."""
+        self.max_model_len = 128
+        self.dtype = "torch.float32"
+        self.queue_s = 0.0
+        """Seconds that each completion takes, one after the other in the order they came, but for those given up."""
         self.resets = True
         self.device = "cpu"
         self.description = {}
         self.paths = []
         self.running = self.most_running = self.connections = 0
-        self.lock = threading.Lock()
+        self.lock, self.engine = threading.Lock(), threading.Lock()
         self.released = threading.Event()
         self._server = None
         self.start()
@@ -91,12 +101,16 @@ class StandIn:
         return 200, ""
 
     def at_models(self, body):
-        own = {"id": "policy", "parent": None, "max_model_len": 128}
+        own = {"id": "policy", "parent": None, "max_model_len": self.max_model_len}
         return 200, {"data": [{"id": name, "parent": "policy"} for name in self.adapters] + [own]}
 
     def at_server_info(self, body):
         config = {
-            "model_config": {"dtype": "torch.float32", "max_model_len": 128, "logprobs_mode": self.logprobs_mode},
+            "model_config": {
+                "dtype": self.dtype,
+                "max_model_len": self.max_model_len,
+                "logprobs_mode": self.logprobs_mode,
+            },
             "device_config": {"device": self.device},
             "parallel_config": {"worker_extension_cls": "worker.PolicyWorker" if self.extension else ""},
             "lora_config": {"max_lora_rank": self.lora_rank} if self.lora_rank else None,
@@ -117,16 +131,24 @@ class StandIn:
         if body["method"] == "rltoolkit_model":
             config = self.model.config
             return 200, {"results": [{"vocab_size": config.vocab_size, "hidden_size": config.hidden_size}]}
+        folder = self.sees(body["kwargs"]["weights_path"])
+        self.loaded.append(folder)
         # Not by from_pretrained, which changes global state while it builds a model: this is a thread of a test.
         model = copy.deepcopy(self.model)
-        missing, unknown = model.load_state_dict(load_file(f"{body['kwargs']['weights_path']}/{WEIGHTS}"), strict=False)
+        missing, unknown = model.load_state_dict(load_file(f"{folder}/{WEIGHTS}"), strict=False)
         assert not unknown
         assert missing == (["lm_head.weight"] if model.config.tie_word_embeddings else [])
         if self.loads:
             self.model = model
-        return 200, {"results": [None]}
+        own = body["method"] == "rltoolkit_load"
+        return 200, {"results": [{"digest": folder_digest(Path(folder))} if own else None]}
 
     def at_load_lora_adapter(self, body):
+        config = json.loads(Path(body["lora_path"], "adapter_config.json").read_text())
+        if config["r"] > (self.lora_rank or 0):
+            return 400, {"error": {"message": f"rank {config['r']} is greater than max_lora_rank {self.lora_rank}"}}
+        if body["lora_name"] in self.adapters:
+            return 400, {"error": {"message": f"{body['lora_name']} has already been loaded"}}
         adapted = PeftModel.from_pretrained(copy.deepcopy(self.model), body["lora_path"])
         self.adapters[body["lora_name"]] = adapted.eval()
         return 200, "Success"
@@ -137,6 +159,8 @@ class StandIn:
     def at_completions(self, body):
         if max(body["prompt"]) >= self.model.config.vocab_size:
             return 400, {"error": {"message": f"token id {max(body['prompt'])} is out of vocabulary"}}
+        if len(body["prompt"]) + body["max_tokens"] > self.max_model_len:
+            return 400, {"error": {"message": f"maximum context length is {self.max_model_len} tokens"}}
         model = self.model
         if body["model"] != "policy":
             if body["model"] not in self.adapters:
@@ -158,6 +182,12 @@ class StandIn:
             for k, sample in enumerate(samples)
         ]
         return 200, {"choices": choices[::-1]}
+
+
+def end_unseen(backend):
+    """End a backend without a word to its servers, as when its process is killed."""
+    backend._thread.close(*(server.client.close for server in backend._servers))
+    backend._policy = None
 
 
 def _handler(stand_in):
@@ -184,6 +214,11 @@ def _handler(stand_in):
         def do_POST(self):
             self.respond()
 
+        def given_up(self):
+            with contextlib.suppress(BlockingIOError):
+                return self.connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+            return False
+
         def respond(self):
             body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or b"null")
             path = self.path.partition("?")[0]
@@ -198,6 +233,12 @@ def _handler(stand_in):
                 return
             if isinstance(fault, float):
                 time.sleep(fault)
+            if stand_in.queue_s and path == "/v1/completions":
+                with stand_in.engine:
+                    if self.given_up():
+                        self.close_connection = True
+                        return
+                    time.sleep(stand_in.queue_s)
             with stand_in.lock:
                 stand_in.running += path == "/v1/completions"
                 stand_in.most_running = max(stand_in.most_running, stand_in.running)

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+from standin import end_unseen
 
 from rltoolkit.errors import RolloutError
 from rltoolkit.rollout.servers.backend import ServerOptions, VLLMServerBackend
@@ -140,13 +142,12 @@ def test_an_adapter_is_loaded_unmerged_where_its_rank_fits(
         if not from_folder:
             with torch.no_grad():
                 lora.base_model.model.model.layers[0].self_attn.q_proj.lora_B["default"].weight.mul_(-1)
-    loads = server.count("/collective_rpc")
+    loads = len(server.loaded)
     if not from_folder:
-        with torch.no_grad():
-            policy.lm_head.weight.mul_(2)  # weights below the adapter are noticed, too
+        policy.lm_head.weight.data.mul_(2)  # weights below the adapter are noticed, too, however they changed
         backend.sync(lora, 3)
         check_logprobs(lora, prompts[:2], backend.generate(prompts[:2], 1, SHORT, range(2)))
-        assert server.count("/collective_rpc") > loads
+        assert len(server.loaded) > loads
         server.forget()  # and come back together with the adapter
         check_logprobs(lora, prompts[:2], backend.generate(prompts[:2], 1, SHORT, range(2)))
 
@@ -158,12 +159,99 @@ def test_the_base_below_an_adapter_is_loaded_once(stand_ins, connect, policy):
     backend = connect(server)
     counts = []
     for version in (1, 2, 3):
-        before = server.count("/v1/load_lora_adapter"), server.count("/collective_rpc")
+        before = server.count("/v1/load_lora_adapter"), len(server.loaded)
         backend.sync(lora, version)
-        after = server.count("/v1/load_lora_adapter"), server.count("/collective_rpc")
+        after = server.count("/v1/load_lora_adapter"), len(server.loaded)
         counts.append((after[0] - before[0], after[1] - before[1]))
-    describe = 2  # calls of rltoolkit_model per sync
-    assert counts == [(1, describe + 1), (1, describe), (1, describe)]
+    assert counts == [(1, 1), (1, 0), (1, 0)]
+
+
+def test_weights_that_are_trained_beside_an_adapter_are_served_as_they_are(
+    stand_ins, connect, policy, prompts, check_logprobs
+):
+    lora = adapted(policy)
+    policy.lm_head.weight.requires_grad_(True)
+    optimizer = torch.optim.AdamW([policy.lm_head.weight], lr=1e-3, fused=True)  # leaves no trace on the tensor
+    server = stand_ins()
+    server.lora_rank = 8
+    backend = connect(server)
+    for version in (1, 2):
+        backend.sync(lora, version)
+        samples = backend.generate(prompts[:4], 1, SHORT, range(4))
+        check_logprobs(lora, prompts[:4], samples, atol=1e-5)  # the step below changes them by more
+        lora(torch.tensor([[5, 6, 7]])).logits.square().mean().backward()
+        optimizer.step()
+    assert not server.adapters
+    assert len(server.loaded) == 2
+
+
+def test_a_critic_in_the_policy_does_not_make_its_base_another_one(stand_ins, connect, policy, prompts, check_logprobs):
+    policy.critic = torch.nn.Linear(32, 1)
+    lora = adapted(policy)
+    policy.critic.requires_grad_(True)
+    trained = [parameter for parameter in lora.parameters() if parameter.requires_grad]
+    server = stand_ins()
+    server.lora_rank = 8
+    backend = connect(server)
+    for version in (1, 2):
+        backend.sync(lora, version)
+        check_logprobs(lora, prompts[:4], backend.generate(prompts[:4], 1, SHORT, range(4)))
+        lora(torch.tensor([[5, 6, 7]])).logits.square().mean().backward()
+        policy.critic(torch.ones(32)).sum().backward()
+        torch.optim.AdamW(trained, lr=0.05).step()
+    assert len(server.adapters) == 1
+    assert len(server.loaded) == 1
+
+
+def test_a_folder_that_is_another_one_on_the_server_is_refused(stand_ins, connect, policy, tiny_model, tmp_path):
+    policy.save_pretrained(tmp_path / "model")
+    tiny_model(seed=8, dtype=torch.float32).save_pretrained(tmp_path / "other")
+    server = stand_ins()
+    server.sees = lambda folder: str(tmp_path / "other")
+    with pytest.raises(
+        RolloutError, match=rf"{server.url} read other weight files from .*model.*digest \w{{32}}, expe"
+    ):
+        connect(server).sync(tmp_path / "model", 1)
+
+
+def test_a_folder_with_too_little_is_refused_where_the_server_would_not_say(stand_ins, connect, policy, tmp_path):
+    policy.save_pretrained(tmp_path)
+    state = load_file(tmp_path / "model.safetensors")
+    del state["model.layers.1.mlp.up_proj.weight"]
+    save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    server = stand_ins()
+    server.extension = False
+    with pytest.raises(RolloutError, match=r"lacks 1 of 21 weights.*for instance model.layers.1.mlp.up_proj.weight"):
+        connect(server).sync(tmp_path, 1)
+    assert server.loaded == []
+
+
+def test_adapters_that_others_left_are_dropped_and_the_last_one_at_the_end(stand_ins, connect, policy):
+    server = stand_ins()
+    server.lora_rank = 8
+    lora = adapted(policy)
+    killed = connect(server)
+    killed.sync(lora, 1)
+    end_unseen(killed)
+    server.adapters["mine"] = None
+    backend = connect(server)
+    backend.sync(lora, 1)
+    assert len(server.adapters) == 2
+    backend.close()
+    assert list(server.adapters) == ["mine"]
+
+
+def test_weights_are_written_as_the_servers_compute(stand_ins, connect, policy):
+    servers = stand_ins(2)
+    servers[0].dtype = servers[1].dtype = "torch.bfloat16"
+    connect(*servers).sync(policy, 1)
+    kinds = {tensor.dtype for tensor in servers[0].model.state_dict().values()}
+    assert kinds == {torch.float32}  # of the stand-in, into which they are copied
+    sent = servers[0].model.lm_head.weight
+    assert torch.equal(sent, policy.lm_head.weight.bfloat16().float())
+    servers[1].dtype = "torch.float32"
+    connect(*servers).sync(policy, 1)
+    assert torch.equal(servers[0].model.lm_head.weight, policy.lm_head.weight)
 
 
 def no_control(server):
@@ -241,13 +329,13 @@ def test_a_prefix_cache_that_is_not_emptied_keeps_the_server_out(stand_ins, conn
     ("options", "message"),
     [
         ({"urls": ()}, "urls is empty"),
-        ({"urls": ("http://a:1", "http://a:1/")}, "http://a:1 more than once"),
+        ({"urls": ("http://a:1", "http://a:1/")}, "urls names 'http://a:1' twice"),
         ({"urls": ("http://a",), "concurrency": 0}, "concurrency is 0"),
         ({"urls": ("http://a",), "request_timeout_s": 0}, "request_timeout_s is 0"),
         ({"urls": ("http://a",), "wait_s": float("nan")}, "wait_s is nan"),
         ({"urls": ("http://a",), "retries": -1}, "retries is -1"),
-        ({"urls": ("127.0.0.1:8100",)}, "URL is '127.0.0.1:8100'; give one such as http"),
-        ({"urls": ("http://a:port",)}, "no valid port"),
+        ({"urls": ("127.0.0.1:8100",)}, "urls names '127.0.0.1:8100' without http://"),
+        ({"urls": ("http://a:port",)}, "Port could not be cast"),
     ],
 )
 def test_options_that_cannot_work_are_refused(options, message):
@@ -369,7 +457,7 @@ from rltoolkit.rollout.weights import load_policy
 from rltoolkit.types import SamplingParams
 backend = VLLMServerBackend(ServerOptions(urls=({server.url!r},)), eos_token_ids=[2])
 backend.sync(load_policy({str(tmp_path)!r}), 1)
-print(backend._place().parent, len(backend.generate([[5]], 1, SamplingParams(max_new_tokens=2), [0])))
+print(backend._folder.path, len(backend.generate([[5]], 1, SamplingParams(max_new_tokens=2), [0])))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
@@ -378,10 +466,29 @@ print(backend._place().parent, len(backend.generate([[5]], 1, SamplingParams(max
     assert not Path(folder).exists()
 
 
-def test_a_forked_process_is_told_to_make_its_own(stand_ins, connect, policy):
+def in_a_fork(use):
+    """Return the exit status of `use` in a forked child, 1 for an exception."""
+    child = os.fork()
+    if child == 0:
+        try:
+            os._exit(use())
+        finally:
+            os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def test_a_forked_process_is_told_to_make_its_own_and_takes_nothing_away(stand_ins, connect, policy):
     backend = connect(stand_ins())
     backend.sync(policy, 1)
-    backend._thread._process = -1
-    with pytest.raises(RolloutError, match="made before a fork"):
-        backend.generate([[5]], 1, SHORT, [0])
-    backend._thread._process = os.getpid()
+
+    def child():
+        with pytest.raises(RolloutError, match="made before a fork"):
+            backend.generate([[5]], 1, SHORT, [0])
+        folder = backend._folder
+        backend.close()
+        folder._end()  # what the end of an interpreter calls
+        return 7
+
+    assert in_a_fork(child) == 7
+    assert any(backend._folder.path.glob("*/model.safetensors"))
+    assert len(backend.generate([[5]], 1, SHORT, [0])) == 1

@@ -110,6 +110,24 @@ def test_a_kept_connection_that_the_server_closed_costs_nothing():
     assert talk(script, use) == ([200] * 3, 3)
 
 
+def test_an_order_is_given_once():
+    heads = []
+
+    async def script(number, reader, writer):
+        if number == 1:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(JSON)
+        heads.append((await reader.readuntil(b"\r\n\r\n")).split()[1])  # read, and not answered
+
+    async def use(client):
+        await get(client)
+        with pytest.raises(ServerError, match="closed without an answer"):
+            await client.request("POST", "/v1/load_lora_adapter", {}, timeout_s=5)
+
+    talk(script, use)
+    assert heads == [b"/v1/load_lora_adapter"]
+
+
 def test_old_connections_are_not_used(monkeypatch):
     monkeypatch.setattr(http, "KEEP_ALIVE_S", 0.0)
 
@@ -183,7 +201,7 @@ def test_nobody_there():
 
 
 @pytest.mark.parametrize(
-    "url", ["", "localhost:80", "ftp://a", "http://", "http://a?x=1", "http://a/v1", "http://a:99999"]
+    "url", ["", "localhost:80", "ftp://a", "http://", "http://a?x=1", "http://a/v1", "http://a:99999", "http://[::1"]
 )
 def test_a_url_that_is_none(url):
     with pytest.raises(RolloutError, match="the servers' URLs"):
