@@ -6,6 +6,7 @@ names, adapters, tied embeddings and broken weights are treated alike.
 
 import copy
 import hashlib
+import logging
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -48,6 +49,8 @@ __all__ = [
     "write_adapter",
     "write_policy",
 ]
+
+logger = logging.getLogger(__name__)
 
 PolicySource: TypeAlias = nn.Module | str | Path
 """A policy: a module in memory (also PEFT), the folder of a whole model, or the folder of a LoRA adapter."""
@@ -141,6 +144,7 @@ def memory_state(module: nn.Module, *, with_adapter: bool = True) -> dict[str, T
 
 def _checked_state(module: nn.Module, architecture: nn.Module, with_adapter: bool) -> dict[str, Tensor]:
     _refuse_sharded(module)
+    _refuse_quantised(module)
     found = merged_state(module, with_adapter=with_adapter)
     where = type(base_module(module)).__name__
     state: dict[str, Tensor] = {}
@@ -151,7 +155,7 @@ def _checked_state(module: nn.Module, architecture: nn.Module, with_adapter: boo
                 f"the weight {name} of {where} is {got}, its config says {tuple(wanted.shape)}; give the unwrapped, "
                 "unquantised module that its config describes"
             )
-        if wanted.is_floating_point() and not found[name].is_floating_point():
+        if wanted.is_floating_point() and (not found[name].is_floating_point() or found[name].element_size() < 2):
             raise RolloutError(
                 f"the weight {name} of {where} is quantised ({found[name].dtype}) and cannot be taken over; load the "
                 "policy without quantization"
@@ -188,6 +192,14 @@ def _refuse_sharded(module: nn.Module) -> None:
                 f"the weight {name} is sharded over processes; save a whole checkpoint and sync from its folder, or "
                 "gather the weights into one module first"
             )
+
+
+def _refuse_quantised(module: nn.Module) -> None:
+    if getattr(policy_config(module), "quantization_config", None) is not None:
+        raise RolloutError(
+            f"{type(base_module(module)).__name__} is quantised (its config has quantization_config), so that its "
+            "tensors are not its weights; load the policy without quantization"
+        )
 
 
 def policy_state(module: nn.Module, *, with_adapter: bool = True) -> dict[str, Tensor]:
@@ -269,8 +281,16 @@ def write_policy(
     with replaced_folder(Path(folder)) as new:
         save_torch_state_dict(state, new, metadata={"format": "pt"})
         config.save_pretrained(new)
-        if getattr(inner, "generation_config", None) is not None:
-            inner.generation_config.save_pretrained(new)
+        _write_generation_config(inner, new)
+
+
+def _write_generation_config(module: Any, folder: Path) -> None:
+    """Write what other programs sample with by default; no sync needs it, so that an invalid one is left out."""
+    if getattr(module, "generation_config", None) is not None:
+        try:
+            module.generation_config.save_pretrained(folder)
+        except ValueError as error:
+            logger.warning("generation_config.json is left out of %s: %s", folder, error)
 
 
 def _on_its_own(tensor: Tensor) -> Tensor:

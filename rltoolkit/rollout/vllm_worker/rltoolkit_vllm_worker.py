@@ -237,8 +237,7 @@ def _tied(worker: Any) -> bool:
 
 def _load(worker: Any, weights: Iterable[tuple[str, Tensor]], where: str) -> int:
     """Stream weights into the model; RuntimeError when one is not a number or a parameter is left out."""
-    runner = worker.model_runner
-    model = runner.get_model()
+    model = worker.model_runner.get_model()
     if _tied(worker):
         _tied_layers(model)  # refused before anything is changed
     reached: set[str] = set()
@@ -253,9 +252,11 @@ def _load(worker: Any, weights: Iterable[tuple[str, Tensor]], where: str) -> int
     model.load_weights = recording  # reload_weights keeps to itself what was reached
     broken: list[str] = []
     try:
-        runner.reload_weights(weights_iterator=_noting_broken(weights, broken))
+        worker.reload_weights(
+            weights_iterator=_noting_broken(weights, broken)
+        )  # as vLLM's own, in its config's context
     except Exception as error:  # whatever vLLM's loaders raise: the model is half old, half new
-        _finish(runner, model)
+        _finish(worker, model)
         raise RuntimeError(f"loading {where} failed midway, the old weights are gone: {error}") from error
     finally:
         del model.load_weights
@@ -278,11 +279,13 @@ def _noting_broken(weights: Iterable[tuple[str, Tensor]], broken: list[str]) -> 
         yield name, tensor
 
 
-def _finish(runner: Any, model: nn.Module) -> None:
+def _finish(worker: Any, model: nn.Module) -> None:
     """Bring a model whose reload was broken off into a state from which the next one works."""
+    from vllm.config import set_current_vllm_config  # type: ignore[import-not-found]
     from vllm.model_executor.model_loader.reload import finalize_layerwise_reload  # type: ignore[import-not-found]
 
-    finalize_layerwise_reload(model, runner.model_config)
+    with set_current_vllm_config(worker.vllm_config):
+        finalize_layerwise_reload(model, worker.model_runner.model_config)
 
 
 def _retie(model: Any) -> None:

@@ -47,14 +47,13 @@ class FusedModel(nn.Module):
 
 
 def _worker(folder, model):
-    runner = SimpleNamespace(
-        get_model=lambda: model, reload_weights=lambda weights_iterator: model.load_weights(weights_iterator)
-    )
+    runner = SimpleNamespace(get_model=lambda: model)  # whose own reload_weights lacks the context of vLLM's config
     runner.model_config = SimpleNamespace(
         model=str(folder), revision=None, hf_config=LlamaConfig.from_pretrained(folder)
     )
     worker = PolicyWorker()
     worker.model_runner = runner
+    worker.reload_weights = lambda weights_iterator: model.load_weights(weights_iterator)
     return worker
 
 

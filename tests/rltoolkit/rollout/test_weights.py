@@ -190,6 +190,30 @@ def test_a_module_that_is_not_what_its_config_says_is_refused(tiny_model):
         policy_state(nn.Linear(2, 2))
 
 
+def test_quantised_weights_are_refused(tiny_model):
+    """float8 counts as floating point; without its scale it is another weight."""
+    model = tiny_model(dtype=torch.float32)
+    layer = model.model.layers[0].self_attn.q_proj
+    layer.weight = nn.Parameter(layer.weight.data.to(torch.float8_e4m3fn), requires_grad=False)
+    with pytest.raises(RolloutError, match=r"q_proj.weight .* is quantised \(torch.float8_e4m3fn\)"):
+        policy_state(model)
+    model = tiny_model()
+    model.config.quantization_config = {"quant_method": "fp8"}
+    with pytest.raises(RolloutError, match="its config has quantization_config"):
+        policy_state(model)
+
+
+def test_a_generation_config_that_cannot_be_saved_is_left_out(tiny_model, tmp_path, caplog):
+    model = tiny_model()
+    write_policy(model, tmp_path / "valid")
+    assert (tmp_path / "valid" / "generation_config.json").is_file()
+    model.generation_config.do_sample = False
+    model.generation_config.temperature = 0.7
+    write_policy(model, tmp_path / "policy")
+    assert _equal(load_policy(tmp_path / "policy").state_dict(), model.state_dict())
+    assert "generation_config.json is left out" in caplog.text
+
+
 def test_tied_weights_that_differ_are_refused(tiny_model):
     model = _lora(tiny_model(tie_word_embeddings=True), modules_to_save=["lm_head"])
     with torch.no_grad():
