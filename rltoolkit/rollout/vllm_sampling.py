@@ -27,13 +27,19 @@ def sampling_fields(sampling: SamplingParams, n: int, seed: int, eos_token_ids: 
     Every field is given, because a server takes absent ones from the model folder's generation config.
     Only `eos_token_ids` end a sample, whatever the served model's own configuration says. vLLM draws sample
     k with `seed + k`; the seed is spread first, so that neighbouring seeds share no stream. Raises
-    RolloutError for a temperature that vLLM would change or refuse.
+    RolloutError for a temperature that vLLM would change or refuse, and for filters that it applies in another
+    order: it takes the nucleus of what min-p left, the toolkit applies min-p to the nucleus.
     """
     lowest, highest = VLLM_TEMPERATURES
     if not sampling.greedy and not lowest <= sampling.temperature <= highest:
         raise RolloutError(
             f"the temperature is {sampling.temperature}, vLLM samples at {lowest} to {highest}; give one of these, "
             "0 for the most likely token, or the transformers backend"
+        )
+    if not sampling.greedy and sampling.top_p < 1 and sampling.min_p > 0:
+        raise RolloutError(
+            f"top_p is {sampling.top_p} and min_p is {sampling.min_p}, which vLLM applies in the other order, so that "
+            "it draws from another distribution; give one of them (top_p 1, or min_p 0), or the transformers backend"
         )
     neutral = sampling.greedy  # vLLM's own rule, so that both forms of a greedy request are the same
     return {

@@ -13,18 +13,29 @@ from rltoolkit.rollout.engine import EngineOptions
 from rltoolkit.rollout.vllm_backend import VLLMBackend
 from rltoolkit.types import SamplingParams
 
-OWN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+ALLOWED = {
+    "VLLM_DISABLE_SHARED_EXPERTS_STREAM",  # read when it samples
+    "VLLM_SSM_CONV_STATE_LAYOUT",
+    "_TORCHINDUCTOR_PYOBJECT_TENSOR_DATA_PTR",  # torch's own: set whenever it loads what it compiled
+}
+"""What may be left in the environment."""
+
+
+def _changed(one: dict[str, str], other: dict[str, str]) -> list[str]:
+    return [name for name in one.keys() | other.keys() if one.get(name) != other.get(name)]
 
 
 def main(folder: Path) -> None:
     state = PartialState(cpu=True)
-    before = {name: os.environ.get(name) for name in OWN}
+    before = dict(os.environ)
+    torch.set_float32_matmul_precision("high")
     torch.manual_seed(state.process_index)
     expected = torch.rand(3)
     torch.manual_seed(state.process_index)
     threads, set_threads = torch.get_num_threads(), torch.set_num_threads
     shape = {"tie_word_embeddings": False, "max_position_embeddings": 1024, "initializer_range": 0.3}
     with VLLMBackend(folder / "model", eos_token_ids=[2], engine=EngineOptions(enforce_eager=True)) as backend:
+        started = dict(os.environ)
         kept = torch.equal(torch.rand(3), expected)
         model = countdown_model(state.process_index, countdown_tokenizer(), **shape)  # another policy on each process
         backend.sync(model, 1)
@@ -39,7 +50,8 @@ def main(folder: Path) -> None:
         "group": total.item() == 2,
         "random": kept,
         "threads": torch.get_num_threads() == threads and torch.set_num_threads is set_threads,
-        "variables": [name for name in OWN if os.environ.get(name) != before[name]],
+        "variables": sorted({*_changed(before, started), *_changed(before, dict(os.environ))} - ALLOWED),
+        "precision": torch.get_float32_matmul_precision() == "high",
     }
     (folder / f"{state.process_index}.json").write_text(json.dumps(result))
     torch.distributed.destroy_process_group()

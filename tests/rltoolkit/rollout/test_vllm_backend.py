@@ -20,6 +20,7 @@ from rltoolkit.errors import RolloutError
 from rltoolkit.rollout import vllm_backend
 from rltoolkit.rollout.engine import EngineOptions
 from rltoolkit.rollout.vllm_backend import VLLMBackend
+from rltoolkit.rollout.vllm_engine import start_engine
 from rltoolkit.rollout.weights import load_policy, write_adapter, write_policy
 from rltoolkit.types import SamplingParams, StopReason
 
@@ -406,7 +407,11 @@ def test_two_processes_of_accelerate_sample_beside_each_other_and_get_their_proc
     done = subprocess.run([*launch, str(script), str(tmp_path)], capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr[-3000:]
     results = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
-    assert results[0] == results[1] == {"gap": True, "group": True, "random": True, "threads": True, "variables": []}
+    assert (
+        results[0]
+        == results[1]
+        == {"gap": True, "group": True, "random": True, "threads": True, "variables": [], "precision": True}
+    )
 
 
 # --- without vLLM ---
@@ -536,3 +541,35 @@ def test_what_cannot_start_is_refused_before_vllm_is_asked(tmp_path, monkeypatch
     with pytest.raises(RolloutError, match=r"tensor_parallel is 2.*use rollout.backend vllm-server"):
         VLLMBackend(tmp_path / "model", eos_token_ids=[EOS], engine=EngineOptions(tensor_parallel=2))
     assert "RANK" not in os.environ
+
+
+def test_a_process_has_its_environment_and_settings_back(tmp_path, monkeypatch):
+    write_policy(_model(0), tmp_path)
+    monkeypatch.setenv("LD_PRELOAD", "own.so")
+    monkeypatch.setenv("TAKEN", "1")
+    before = dict(os.environ)
+
+    class Intruder:
+        def __init__(self, **_):
+            assert os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"
+            os.environ.update(LD_PRELOAD="tcmalloc.so:own.so", TORCHINDUCTOR_COMPILE_THREADS="1")
+            os.environ["VLLM_SSM_CONV_STATE_LAYOUT"] = "SD"
+            del os.environ["TAKEN"]
+            torch.set_float32_matmul_precision("highest")
+            torch.manual_seed(0)
+
+    platform = SimpleNamespace(is_cuda=lambda: False, is_cpu=lambda: True)
+    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(LLM=Intruder))
+    monkeypatch.setitem(sys.modules, "vllm.platforms", SimpleNamespace(current_platform=platform))
+    old = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        state = torch.get_rng_state()
+        start_engine(tmp_path, ENGINE, 0)
+        assert torch.get_float32_matmul_precision() == "high"
+        assert torch.equal(torch.get_rng_state(), state)
+        changed = {name for name in os.environ.keys() | before.keys() if os.environ.get(name) != before.get(name)}
+        assert changed <= {"VLLM_SSM_CONV_STATE_LAYOUT"}
+    finally:
+        torch.set_float32_matmul_precision(old)
+        os.environ.pop("VLLM_SSM_CONV_STATE_LAYOUT", None)

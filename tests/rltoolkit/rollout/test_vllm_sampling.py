@@ -1,12 +1,15 @@
 import pytest
+import torch
 
 from rltoolkit.errors import RolloutError
+from rltoolkit.rollout.sampling import filter_logits
 from rltoolkit.rollout.vllm_sampling import choices_asked, completion_request, sampling_fields
 from rltoolkit.types import SamplingParams
 
 
 def test_every_parameter_is_passed_on_and_none_is_left_to_the_server():
-    sampling = SamplingParams(temperature=0.7, top_p=0.9, top_k=5, min_p=0.1, max_new_tokens=17)
+    sampling = SamplingParams(temperature=0.7, top_k=5, min_p=0.1, max_new_tokens=17)
+    assert sampling_fields(SamplingParams(top_p=0.9), 1, 11, (2,))["top_p"] == 0.9
     fields = sampling_fields(sampling, 3, 11, (2, 7))
     seed = fields.pop("seed")
     assert 0 <= seed < 2**62
@@ -14,7 +17,7 @@ def test_every_parameter_is_passed_on_and_none_is_left_to_the_server():
         "n": 3,
         "max_tokens": 17,
         "temperature": 0.7,
-        "top_p": 0.9,
+        "top_p": 1.0,
         "top_k": 5,
         "min_p": 0.1,
         "logprobs": 0,
@@ -51,6 +54,21 @@ def test_greedy_asks_once_without_filters():
 def test_a_temperature_that_vllm_would_change_or_refuse_is_refused(temperature):
     with pytest.raises(RolloutError, match=r"temperature is .*, vLLM samples at 0.01 to 2.0; give"):
         sampling_fields(SamplingParams(temperature=temperature), 1, 0, (2,))
+
+
+def test_filters_that_vllm_applies_in_another_order_are_refused():
+    """Of 0.5, 0.3, 0.1, 0.1 the nucleus of 0.6 is two tokens, of what min-p leaves it is one; top-k commutes."""
+    logits = torch.tensor([[0.5, 0.3, 0.1, 0.1]]).log()
+    both = SamplingParams(top_p=0.6, min_p=0.5)
+    ours = filter_logits(logits, both)
+    theirs = filter_logits(filter_logits(logits, SamplingParams(min_p=0.5)), SamplingParams(top_p=0.6))
+    assert not torch.equal(ours.isfinite(), theirs.isfinite())
+    with pytest.raises(RolloutError, match=r"top_p is 0.6 and min_p is 0.5, which vLLM applies in the other order"):
+        sampling_fields(both, 1, 0, (2,))
+    one = filter_logits(logits, SamplingParams(top_k=2, min_p=0.5))
+    other = filter_logits(filter_logits(logits, SamplingParams(min_p=0.5)), SamplingParams(top_k=2))
+    assert torch.equal(one, other)
+    assert sampling_fields(SamplingParams(top_k=2, min_p=0.5), 1, 0, (2,))["min_p"] == 0.5
 
 
 def test_a_completion_request_is_plain_json_with_the_prompt_as_token_ids():
