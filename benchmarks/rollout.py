@@ -43,6 +43,9 @@ from rltoolkit.embedded.countdown import countdown_rows
 from rltoolkit.embedded.models import countdown_model, countdown_tokenizer
 from rltoolkit.rollout.base import RolloutBackend
 from rltoolkit.rollout.engine import EngineOptions
+from rltoolkit.rollout.servers.backend import ServerOptions, VLLMServerBackend
+from rltoolkit.rollout.servers.launch import ServerFleet
+from rltoolkit.rollout.servers.launch_options import LaunchOptions
 from rltoolkit.rollout.transformers_backend import TransformersBackend
 from rltoolkit.run.versions import collect_versions
 from rltoolkit.types import SamplingParams
@@ -60,6 +63,7 @@ CHILD_ENDS_S = 60
 REPLY = "measured "
 """Begins the lines that the process with vLLM answers with; vLLM writes lines of its own."""
 
+Child = subprocess.Popen[str]
 Side = Callable[[int], int]
 """Samples once with a seed; returns the number of tokens up to the end of each answer."""
 
@@ -139,16 +143,17 @@ def all_backends(shape: str, options: argparse.Namespace) -> dict[str, Any]:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         model.save_pretrained(folder)
         countdown_tokenizer().save_pretrained(folder)
-        for dtype in PRECISIONS:
-            own = copy.deepcopy(model).to(getattr(torch, dtype))
-            sides[f"transformers generate, {dtype}"] = generate_side(own, True, PROMPTS)
-            sides[f"TransformersBackend, {dtype}"] = backend_side(transformers_backend(own, True))
-            engine = EngineOptions(dtype=dtype, enforce_eager=options.eager)
-            say(f"{shape}, {dtype}: vLLM in process starts")
-            in_process, versions = stack.enter_context(in_process_side(folder, engine, options))
-            sides[f"vLLM in process, {dtype}"] = in_process
-            say(f"{shape}, {dtype}: a vLLM server starts")
-            sides[f"vLLM server, {dtype}"] = stack.enter_context(server_side(folder, engine, options, model))
+        engines = [EngineOptions(dtype=dtype, enforce_eager=options.eager) for dtype in PRECISIONS]
+        say(f"{shape}: vLLM starts, {len(engines)} times in process and as many servers")  # at once, to save time
+        servers = [stack.enter_context(start_server(folder, engine, options)) for engine in engines]
+        children = [stack.enter_context(start_in_process(folder, engine, options)) for engine in engines]
+        for engine, fleet, child in zip(engines, servers, children, strict=True):
+            own = copy.deepcopy(model).to(getattr(torch, engine.dtype))
+            sides[f"transformers generate, {engine.dtype}"] = generate_side(own, True, PROMPTS)
+            sides[f"TransformersBackend, {engine.dtype}"] = backend_side(transformers_backend(own, True))
+            versions = reply_of(child)
+            sides[f"vLLM in process, {engine.dtype}"] = in_process_side(child)
+            sides[f"vLLM server, {engine.dtype}"] = stack.enter_context(server_side(fleet, model))
         say(f"{shape}: sampling")
         speeds = alternate(sides, options.repetitions)
     return {
@@ -262,42 +267,34 @@ def generate_side(model: Any, ragged: bool, batch: int) -> Side:
 
 
 @contextlib.contextmanager
-def server_side(folder: str, engine: EngineOptions, options: argparse.Namespace, model: Any) -> Iterator[Side]:
-    """Start a vLLM server on the CPU and sample through the pool's backend."""
-    from rltoolkit.rollout.servers.backend import ServerOptions, VLLMServerBackend
-    from rltoolkit.rollout.servers.launch import ServerFleet
-    from rltoolkit.rollout.servers.launch_options import LaunchOptions
-
-    with contextlib.ExitStack() as stack:
-        logs = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+def start_server(folder: str, engine: EngineOptions, options: argparse.Namespace) -> Iterator[ServerFleet]:
+    """Start a vLLM server on the CPU, and do not wait for it."""
+    with tempfile.TemporaryDirectory() as logs:
         python, ports = options.vllm_python, (free_port(),)
-        fleet = ServerFleet(LaunchOptions(model=folder, python=python, ports=ports, engine=engine, log_dir=logs))
-        stack.enter_context(fleet)
-        fleet.start()
-        fleet.wait_until_healthy()
-        servers = ServerOptions(urls=fleet.urls, concurrency=PROMPTS)
-        backend = stack.enter_context(VLLMServerBackend(servers, eos_token_ids=[end_token(True)]))
+        launch = LaunchOptions(model=folder, python=python, ports=ports, engine=engine, log_dir=Path(logs))
+        with ServerFleet(launch) as fleet:
+            fleet.start()
+            yield fleet
+
+
+@contextlib.contextmanager
+def server_side(fleet: ServerFleet, model: Any) -> Iterator[Side]:
+    """Wait for a server and sample through the pool's backend."""
+    fleet.wait_until_healthy()
+    servers = ServerOptions(urls=fleet.urls, concurrency=PROMPTS)
+    with VLLMServerBackend(servers, eos_token_ids=[end_token(True)]) as backend:
         backend.sync(model, 1)
         yield backend_side(backend)
 
 
 @contextlib.contextmanager
-def in_process_side(
-    folder: str, engine: EngineOptions, options: argparse.Namespace
-) -> Iterator[tuple[Side, dict[str, Any]]]:
-    """Start this script in the interpreter that has vllm; yield its side and its versions."""
+def start_in_process(folder: str, engine: EngineOptions, options: argparse.Namespace) -> Iterator[Child]:
+    """Start this script in the interpreter that has vllm; its first reply is its versions."""
     command = [options.vllm_python, __file__, "--threads", str(options.threads), "--in-process", folder, engine.dtype]
     command += ["--eager"] if engine.enforce_eager else []
     child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
-        versions = reply_of(child)
-
-        def sample(seed: int) -> int:
-            child.stdin.write(f"{seed}\n")
-            child.stdin.flush()
-            return int(reply_of(child))
-
-        yield sample, versions
+        yield child
     finally:
         with contextlib.suppress(BrokenPipeError):
             child.stdin.close()
@@ -308,7 +305,18 @@ def in_process_side(
             child.wait()
 
 
-def reply_of(child: "subprocess.Popen[str]") -> Any:
+def in_process_side(child: Child) -> Side:
+    """Sample in the process with vLLM."""
+
+    def sample(seed: int) -> int:
+        child.stdin.write(f"{seed}\n")
+        child.stdin.flush()
+        return int(reply_of(child))
+
+    return sample
+
+
+def reply_of(child: Child) -> Any:
     """Read the next answer of the process with vLLM."""
     for line in child.stdout:
         if line.startswith(REPLY):
