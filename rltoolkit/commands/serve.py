@@ -30,6 +30,8 @@ START_AGAIN_S = 120.0
 """How long a start is tried that fails at once: the port of what was killed may not be free yet."""
 LOOK_EVERY_S = 0.5
 TELL_EVERY_S = 10.0
+OF_SERVING = ("urls", "host", "port", "devices", "python", "start_timeout_s")
+"""Keys of rollout.servers that say how servers start, and nothing to the trainer."""
 EXIT_GAVE_UP, EXIT_INTERRUPTED = 1, 130
 
 
@@ -39,7 +41,7 @@ def serve(loaded: LoadedRecipe, say: Callable[[str], None]) -> int:
     0 when it was stopped, 130 for a Ctrl-C before the servers were ready, 1 when none is left because each died too
     often. Raises RecipeError for what the recipe gets wrong, RolloutError for a server that does not become ready.
     """
-    plan = plan_servers(loaded)
+    plan = plan_servers(loaded, say)
     if not is_loopback(plan.host):
         _say_on_stderr(
             f"warning: {plan.host} can be reached from other machines, and the servers' control endpoints (weights, "
@@ -51,7 +53,7 @@ def serve(loaded: LoadedRecipe, say: Callable[[str], None]) -> int:
         model = _model(loaded, Path(model_folder))
         with ServerFleet(_options(loaded, plan, model, logs)) as fleet:
             say(f"starting {plan} with {plan.python} (vLLM {plan.vllm}); logs: {logs}")
-            watch = _Watch(fleet, stop, say, loaded.path)
+            watch = _Watch(fleet, stop, say, train_command(loaded, fleet.urls))
             code = watch.run()
             if stop.caught is not None:
                 say("stopping")
@@ -75,8 +77,8 @@ class _Life:
 class _Watch:
     """Brings the servers up, and each back when it is lost."""
 
-    def __init__(self, fleet: ServerFleet, stop: _StopSignals, say: Callable[[str], None], recipe: Path) -> None:
-        self.fleet, self.stop, self.say, self.recipe = fleet, stop, say, recipe
+    def __init__(self, fleet: ServerFleet, stop: _StopSignals, say: Callable[[str], None], next_step: str) -> None:
+        self.fleet, self.stop, self.say, self.next_step = fleet, stop, say, next_step
         self.lives = [_Life() for _ in fleet.urls]
         self.down = set(range(len(fleet.urls)))
         self.given_up: set[int] = set()
@@ -94,7 +96,7 @@ class _Watch:
                 return EXIT_GAVE_UP
             if not self.down and not self.ready:
                 self.ready = True
-                self.say(f"ready; in another terminal:\n{train_command(self.recipe, self.fleet.urls)}")
+                self.say(f"ready; in another terminal:\n{self.next_step}")
             if self.down and time.monotonic() - told >= TELL_EVERY_S:
                 told = time.monotonic()
                 self.say(f"loading: {' '.join(self.fleet.urls[index] for index in sorted(self.down))}")
@@ -176,10 +178,21 @@ class _StopSignals:
         self.event.set()
 
 
-def train_command(recipe: Path, urls: tuple[str, ...]) -> str:
-    """What to type to train with these servers; also where a shell gives brackets a meaning."""
-    overrides = ["rollout.backend=vllm-server", f"rollout.servers.urls={json.dumps(list(urls))}"]
-    return shlex.join(["rltoolkit", "train", str(recipe), *overrides])
+def train_command(loaded: LoadedRecipe, urls: tuple[str, ...]) -> str:
+    """What to type to train with these servers, with the overrides given here; a shell leaves its brackets alone."""
+    ours = {("rollout", "backend"), *(("rollout", "servers", name) for name in OF_SERVING)}
+    given = [f"{'.'.join(key)}={text}" for key, text in loaded.overrides.items() if key not in ours]
+    chosen = ["rollout.backend=vllm-server", f"rollout.servers.urls={json.dumps(list(urls))}"]
+    return shlex.join([*_program(), "train", str(loaded.path), *given, *chosen])
+
+
+def _program() -> list[str]:
+    """How this program was started, so that the same one trains."""
+    started = sys.argv[0]
+    if Path(started).name == "__main__.py":
+        return [sys.executable, "-m", "rltoolkit"]
+    found = shutil.which(Path(started).name)
+    return [Path(started).name] if found is not None and found == started else [started]
 
 
 def _options(loaded: LoadedRecipe, plan: ServePlan, model: str, logs: Path) -> LaunchOptions:

@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +15,14 @@ from rltoolkit.recipe.addresses import server_place
 from rltoolkit.recipe.contradictions import Finding
 from rltoolkit.recipe.load import LoadedRecipe
 from rltoolkit.recipe.problems import RecipeError
+from rltoolkit.recipe.schema import ServersSection
 
 PROBE_S = 300.0
 """Importing torch from a cold disk takes its time."""
+
+INTERPRETER = (
+    "give the python of an environment that has vLLM (`make setup-vllm` makes .venv-vllm/bin/python, for the CPU)"
+)
 
 # vLLM's CPU build is a distribution of another name; the module tells it apart from neither.
 PROBE = """
@@ -46,10 +52,17 @@ class ServePlan:
         return f"{len(self.ports)} server(s) {where}"
 
 
-def plan_servers(loaded: LoadedRecipe) -> ServePlan:
-    """Look at the recipe, then at the interpreter that has vLLM. Raises RecipeError for what cannot be."""
+def plan_servers(loaded: LoadedRecipe, say: Callable[[str], None] | None = None) -> ServePlan:
+    """Look at the recipe, then at the interpreter that has vLLM. Raises RecipeError for what cannot be.
+
+    `say` hears of the interpreter before it is looked at, which takes its time.
+    """
     python = _python(loaded)
-    _require_servable(loaded)
+    findings = [*_url_findings(loaded.recipe.rollout.servers), *([python] if isinstance(python, Finding) else [])]
+    if isinstance(python, Finding) or findings:
+        raise _refuse(loaded, *findings)
+    if say is not None:
+        say(f"looking at {python}")
     vllm, gpus = _probe(loaded, python)
     devices = _devices(loaded, gpus)
     host, ports = _addresses(loaded, len(devices))
@@ -60,27 +73,24 @@ def _refuse(loaded: LoadedRecipe, *findings: Finding) -> RecipeError:
     return RecipeError([loaded.problem(finding) for finding in findings])
 
 
-def _python(loaded: LoadedRecipe) -> str:
-    """The interpreter; a link stays a link, since that is what makes an environment of it."""
+def _python(loaded: LoadedRecipe) -> str | Finding:
+    """The interpreter, or what is wrong with it; a link stays a link, which is what makes an environment of it."""
     key, given = "rollout.servers.python", loaded.recipe.rollout.servers.python
     if given is None:
         if importlib.util.find_spec("vllm") is None:
-            remedy = "give the python of an environment that has it, such as .venv-vllm/bin/python"
-            raise _refuse(loaded, Finding(key, "is null, and vLLM is not installed here", remedy=remedy))
+            return Finding(key, "is null, and vLLM is not installed here", remedy=INTERPRETER)
         return sys.executable
     found = shutil.which(str(Path(given).expanduser()))
     if found is None:
-        remedy = "give the python of an environment that has vLLM, such as .venv-vllm/bin/python"
-        raise _refuse(loaded, Finding(key, f"is {given!r}, which is no program here", remedy=remedy))
+        return Finding(key, f"is {given!r}, which is no program here", remedy=INTERPRETER)
     return str(Path(found).absolute())
 
 
-def _require_servable(loaded: LoadedRecipe) -> None:
-    """The URLs are addresses of one host, without TLS; a port exists for every server."""
-    key, urls = "rollout.servers.urls", loaded.recipe.rollout.servers.urls
-    places = [server_place(url) for url in urls]
+def _url_findings(section: ServersSection) -> list[Finding]:
+    """URLs that are no addresses of one host without TLS, and a host or port beside them that says otherwise."""
+    key, places = "rollout.servers.urls", [server_place(url) for url in section.urls]
     findings = []
-    for url, (scheme, _, _) in zip(urls, places, strict=True):
+    for url, (scheme, _, _) in zip(section.urls, places, strict=True):
         if scheme != "http":
             remedy = "write http://, or serve without urls and put a proxy before it"
             findings.append(Finding(key, f"names {url!r}, and servers start without TLS", remedy=remedy))
@@ -88,8 +98,13 @@ def _require_servable(loaded: LoadedRecipe) -> None:
     if len(hosts) > 1:
         remedy = "start those of each host there, with only its URLs"
         findings.append(Finding(key, f"names several hosts ({', '.join(hosts)})", remedy=remedy))
-    if findings:
-        raise _refuse(loaded, *findings)
+    elif hosts:
+        for name, there in (("host", hosts[0]), ("port", places[0][2])):
+            value = getattr(section, name)
+            if value not in (there, ServersSection.model_fields[name].default):
+                found = f"is {value!r} beside rollout.servers.urls, whose first says {there!r}"
+                findings.append(Finding(f"rollout.servers.{name}", found, remedy="give one of the two"))
+    return findings
 
 
 def _probe(loaded: LoadedRecipe, python: str) -> tuple[str, int]:
@@ -103,13 +118,18 @@ def _probe(loaded: LoadedRecipe, python: str) -> tuple[str, int]:
         version, gpus = facts["vllm"], int(facts["gpus"])
     except subprocess.CalledProcessError as error:
         last = (error.stderr or "").strip().rpartition("\n")[2][-200:] or "it says nothing"
-        finding = Finding(key, f"is {python!r}, which cannot tell whether it has vLLM: {last}")
+        found = f"is {python!r}, which cannot tell whether it has vLLM: {last}"
+        finding = Finding(key, found, remedy=INTERPRETER)
         raise _refuse(loaded, finding) from error
     except (OSError, subprocess.TimeoutExpired, ValueError, LookupError, TypeError) as error:
-        finding = Finding(key, f"is {python!r}, which does not answer as Python does ({type(error).__name__})")
+        late = isinstance(error, subprocess.TimeoutExpired)
+        what = f"does not answer within {PROBE_S:g} s" if late else "does not answer as Python does"
+        finding = Finding(key, f"is {python!r}, which {what}", remedy=INTERPRETER)
         raise _refuse(loaded, finding) from error
     if version is None:
-        raise _refuse(loaded, Finding(key, f"is {python!r}, which has no vLLM", remedy="install vllm there"))
+        raise _refuse(
+            loaded, Finding(key, f"is {python!r}, which has no vLLM", remedy=f"install it there, or {INTERPRETER}")
+        )
     return str(version), gpus
 
 

@@ -95,6 +95,20 @@ def test_a_backend_that_this_machine_cannot_run(
             assert text in finding.found
 
 
+@pytest.mark.parametrize(
+    ("overrides", "machine", "remedy"),
+    [
+        ([], CPU, "`make setup-vllm`"),
+        (["train={bf16: true}"], CPU, "rltoolkit[vllm]"),
+        ([], Machine(gpus=1, memory_gib=80.0, vllm=False), "rltoolkit[vllm]"),
+    ],
+)
+def test_vllm_is_to_be_installed_as_the_recipe_needs_it(load, overrides, machine, remedy) -> None:
+    found = list(machine_findings(load("rollout.backend=vllm", *overrides), machine))
+    (missing,) = [one for one in found if "vLLM is not installed" in one.found]
+    assert remedy in missing.remedy
+
+
 def test_training_is_refused_with_the_line_and_what_to_do(load) -> None:
     with pytest.raises(RecipeError) as caught:
         refuse_early(load("train={bf16: true, lerning_rate: 1}"), CPU)

@@ -70,6 +70,10 @@ def fake(tmp_path: Path):
     return write
 
 
+ONE_URL = "rollout.servers.urls=['http://a:1']"
+HTTPS_URL = "rollout.servers.urls=['https://a:1']"
+
+
 @pytest.fixture
 def load(tmp_path: Path):
     path = tmp_path / "r.yaml"
@@ -148,6 +152,7 @@ def send(number: signal.Signals):
         (4, ["rollout.servers.devices=[3, 1]", "rollout.servers.port=9000"], (9000, 9001), (3, 1)),
         (0, ["rollout.servers.urls=['http://127.0.0.1:7', 'http://127.0.0.1:5']"], (7, 5), ()),
         (4, ["rollout.servers.urls=['http://127.0.0.1:7']"], (7,), (0,)),
+        (0, ["rollout.servers.urls=['http://127.0.0.1:7']", "rollout.servers.port=7"], (7,), ()),
     ],
 )
 def test_one_server_per_device_or_per_url(load, fake, gpus, overrides, ports, devices) -> None:
@@ -166,6 +171,8 @@ def test_one_server_per_device_or_per_url(load, fake, gpus, overrides, ports, de
         (2, ["rollout.servers.urls=['http://a:1']", "rollout.servers.devices=[0, 1]"], "names 1 servers"),
         (0, ["rollout.servers.urls=['http://a:1', 'http://b:1']"], "names several hosts (a, b)"),
         (0, ["rollout.servers.urls=['https://a:1']"], "servers start without TLS"),
+        (0, [ONE_URL, "rollout.servers.host=0.0.0.0"], "whose first says 'a'; give one of the two"),
+        (0, [ONE_URL, "rollout.servers.port=9"], "rollout.servers.port on the command line is 9 beside"),
         (2, ["rollout.servers.port=65535"], "and 2 servers need up to 65536"),
     ],
 )
@@ -177,10 +184,10 @@ def test_what_cannot_be_served_here(load, fake, gpus, overrides, says) -> None:
 
 def test_an_interpreter_without_vllm(load, fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for python, says in [
-        (fake(vllm=None), "which has no vLLM; install vllm there"),
+        (fake(vllm=None), "which has no vLLM; install it there, or give the python of"),
         (tmp_path / "none", "which is no program here"),
         ("/bin/false", "cannot tell whether it has vLLM: it says nothing"),
-        ("/bin/true", "does not answer as Python does"),
+        ("/bin/true", "does not answer as Python does; give the python of an environment that has vLLM"),
         *([] if importlib.util.find_spec("vllm") else [(sys.executable, "which has no vLLM")]),
     ]:
         with pytest.raises(RecipeError) as caught:
@@ -191,17 +198,47 @@ def test_an_interpreter_without_vllm(load, fake, tmp_path: Path, monkeypatch: py
         plan_servers(load())
 
 
+def test_all_that_is_wrong_is_said_before_an_interpreter_is_started(load, tmp_path: Path) -> None:
+    said: list[str] = []
+    with pytest.raises(RecipeError) as caught:
+        plan_servers(
+            load(f"rollout.servers.python={tmp_path / 'none'}", "rollout.servers.urls=['https://a:1']"), said.append
+        )
+    assert [problem.key for problem in caught.value.problems] == ["rollout.servers.urls", "rollout.servers.python"]
+    assert said == []
+
+
+@pytest.mark.parametrize(
+    ("argv", "found", "program"),
+    [
+        ("/usr/bin/rltoolkit", "/usr/bin/rltoolkit", ["rltoolkit"]),
+        ("/opt/a/bin/rltoolkit", "/usr/bin/rltoolkit", ["/opt/a/bin/rltoolkit"]),
+        ("/opt/a/bin/rltoolkit", None, ["/opt/a/bin/rltoolkit"]),
+        ("/x/rltoolkit/__main__.py", None, [sys.executable, "-m", "rltoolkit"]),
+    ],
+)
+def test_the_command_names_the_program_that_runs(load, monkeypatch, argv, found, program) -> None:
+    monkeypatch.setattr(sys, "argv", [argv])
+    monkeypatch.setattr("shutil.which", lambda name: found)
+    loaded = load()
+    command = shlex.split(serve_module.train_command(loaded, ("http://127.0.0.1:1",)))
+    assert command[: len(program) + 2] == [*program, "train", str(loaded.path)]
+
+
 # --- how it watches ----------------------------------------------------------------------------------------
 
 
-def test_it_serves_until_it_is_told_to_stop(load, fake, port, folders, capsys) -> None:
+def test_it_serves_until_it_is_told_to_stop(load, fake, port, folders, capsys, monkeypatch) -> None:
     script = Script(("ready", send(signal.SIGTERM)))
     before = signal.getsignal(signal.SIGTERM)
     python = fake()
     urls = [f"http://127.0.0.1:{port}", f"http://127.0.0.1:{port + 1}"]
-    loaded = load(f"rollout.servers.python={python}", f"rollout.servers.urls={urls}")
+    monkeypatch.setattr(sys, "argv", [".venv/bin/rltoolkit", "serve"])
+    kept = ["model.dtype=bfloat16", "rollout.servers.wait_s=7.5", "rollout.max_new_tokens=33"]
+    loaded = load(f"rollout.servers.python={python}", f"rollout.servers.urls={urls}", *kept)
     assert serve(loaded, script) == 0
     assert [line.split(":")[0] for line in script.lines if not line.startswith("loading")] == [
+        f"looking at {python}",
         "starting 2 server(s) on the CPU with " + f"{python} (vLLM 0.31.0); logs",
         "healthy",
         "healthy",
@@ -209,7 +246,8 @@ def test_it_serves_until_it_is_told_to_stop(load, fake, port, folders, capsys) -
         "stopping",
     ]
     command = shlex.split(next(line for line in script.lines if line.startswith("ready")).splitlines()[1])
-    assert command[:3] == ["rltoolkit", "train", str(loaded.path)]
+    assert command[:6] == [".venv/bin/rltoolkit", "train", str(loaded.path), *kept]
+    assert "rollout.servers.python" not in " ".join(command)
     rollout = load_recipe(command[2], command[3:]).recipe.rollout
     assert (rollout.backend, list(rollout.servers.urls)) == ("vllm-server", urls)
     assert len(pids_of(python)) == 2

@@ -1,6 +1,5 @@
 """How `rltoolkit serve` counts deaths and restarts, on a fleet and a clock that the test moves."""
 
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -66,7 +65,7 @@ def watched(monkeypatch: pytest.MonkeyPatch):
     def watch(count: int, plan):
         fleet, said = Fleet(count, plan, clock), []
         stop = SimpleNamespace(event=SimpleNamespace(wait=fleet.wait), caught=None)
-        code = _Watch(fleet, stop, said.append, Path("r.yaml")).run()
+        code = _Watch(fleet, stop, said.append, "rltoolkit train r.yaml").run()
         return fleet, code, said
 
     return watch
