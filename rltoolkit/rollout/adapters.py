@@ -167,8 +167,8 @@ def _active_config(module: nn.Module) -> Any:
 def merged_state(module: nn.Module, *, with_adapter: bool = True) -> dict[str, Tensor]:
     """Return all weights under the architecture's own names, adapters merged into copies or left out.
 
-    Tensors that no adapter touches are the module's own. Raises RolloutError for an adapter that is no
-    change of weights.
+    Tensors that no adapter touches are the module's own; the copies are on the CPU. Raises RolloutError for an
+    adapter that is no change of weights.
     """
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils.other import AuxiliaryTrainingWrapper
@@ -215,6 +215,8 @@ def _merged_layer(name: str, layer: Any, with_adapter: bool) -> dict[str, Tensor
             raise RolloutError(
                 f"PEFT cannot merge the adapter of {plain_name(name)}: {error}; train a plain LoRA adapter"
             ) from error
+        # Off the device at once: all merged layers together are as large as the model.
+        return {name: tensor.cpu() for name, tensor in layer.get_base_layer().state_dict().items()}
     weights: dict[str, Tensor] = layer.get_base_layer().state_dict()
     return weights
 
@@ -389,10 +391,10 @@ def _compare(where: str, found: Mapping[str, Tensor], wanted: Mapping[str, Tenso
 
 def refuse_not_numbers(weights: Mapping[str, Tensor], where: str) -> None:
     """Raise RolloutError when a weight is NaN or infinite."""
-    floating = {name: tensor for name, tensor in weights.items() if tensor.is_floating_point()}
-    if not floating or bool(torch.stack([t.isfinite().all().cpu() for t in floating.values()]).all()):
+    good = {name: tensor.isfinite().all() for name, tensor in weights.items() if tensor.is_floating_point()}
+    bad = [name for name, flag in good.items() if not bool(flag)]  # read when all are asked for: no wait in between
+    if not bad:
         return
-    bad = [name for name, tensor in floating.items() if not bool(tensor.isfinite().all())]
     raise RolloutError(
         f"{len(bad)} weights of {where} are not finite numbers, for instance {bad[0]}; the training has diverged: "
         "lower the learning rate and go on from an earlier checkpoint"
@@ -400,19 +402,29 @@ def refuse_not_numbers(weights: Mapping[str, Tensor], where: str) -> None:
 
 
 @contextmanager
-def replaced_folder(folder: Path) -> Iterator[Path]:
+def replaced_folder(folder: Path, size: int = 0) -> Iterator[Path]:
     """Give an empty folder to write into, which becomes `folder` when the block ends well.
 
-    A reader sees the old folder or the new one, never a part of it.
+    A reader sees the old folder or the new one, never a part of it. Raises RolloutError when there is no room for
+    the `size` bytes that will be written, or nothing can be written.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    new, old = made / "new", made / "old"
-    new.mkdir()
+    from safetensors import SafetensorError
+
+    made: Path | None = None
     try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        new, old = made / "new", made / "old"
+        new.mkdir()
         yield new
         if folder.exists():
             folder.rename(old)
         new.rename(folder)
+    except (OSError, SafetensorError) as error:
+        room = f"it takes {size / 2**30:.2f} GiB beside the one before it; " if size else ""
+        raise RolloutError(
+            f"the policy cannot be written to {folder}: {error}; {room}give a folder with room that can be written to"
+        ) from error
     finally:
-        shutil.rmtree(made, ignore_errors=True)
+        if made is not None:
+            shutil.rmtree(made, ignore_errors=True)

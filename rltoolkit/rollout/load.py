@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rltoolkit.errors import ModelError
+from rltoolkit.errors import ModelError, RolloutError
 from rltoolkit.rollout.transformers_backend import BATCH_TOKENS, TransformersBackend, end_token_ids
+from rltoolkit.rollout.weights import load_whole
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -26,22 +27,15 @@ def load_transformers_backend(
     ModelError if there is no such model, if weights are missing, or if the device is not there.
     """
     import torch
-    from transformers import AutoModelForCausalLM
 
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     elif device.startswith("cuda") and not torch.cuda.is_available():
         raise ModelError(f"device is {device}, but no GPU is visible here; use device cpu")
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(str(name_or_path), dtype=dtype, output_loading_info=True)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"the model {name_or_path} cannot be loaded: {error}; give a model folder") from error
-    missing = sorted(report["missing_keys"])
-    if missing:
-        raise ModelError(
-            f"the model {name_or_path} lacks {len(missing)} weights, for instance {missing[0]}, which would be "
-            "random; give a folder with the whole causal language model"
-        )
+        model = load_whole(name_or_path, dtype=dtype, local_files_only=False)
+    except RolloutError as error:
+        raise ModelError(str(error)) from error
     eos = end_token_ids(model, tokenizer)
     return TransformersBackend(
         model.to(device).eval(), eos_token_ids=eos, pad_token_id=tokenizer.pad_token_id, batch_tokens=batch_tokens

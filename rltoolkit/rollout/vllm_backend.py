@@ -5,6 +5,7 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -202,7 +203,7 @@ class VLLMBackend:
             return
         folder = self._scratch / "adapter"
         write_adapter(module, folder)
-        check_adapter(folder, self._architecture())
+        check_adapter(folder, self._architecture)
         base = policy_state(module, with_adapter=False)
         prints = state_fingerprint(base)
         if prints != self._prints:
@@ -231,7 +232,7 @@ class VLLMBackend:
         facts = adapter_of(folder)
         unmerged = facts is not None and self._takes(facts.rank, facts.unmerged)
         if unmerged:
-            check_adapter(folder, self._architecture())
+            check_adapter(folder, self._architecture)
         if unmerged and self._plain:
             self._use_adapter(folder)
             return
@@ -281,6 +282,7 @@ class VLLMBackend:
             ) from error
         self._adapter = request
 
+    @cached_property
     def _architecture(self) -> Any:
         """Build the engine's model on the meta device."""
         from transformers import AutoModelForCausalLM

@@ -39,6 +39,7 @@ __all__ = [
     "folder_kind",
     "is_tied",
     "load_policy",
+    "load_whole",
     "memory_state",
     "policy_config",
     "policy_state",
@@ -176,7 +177,7 @@ def _refuse_untied(state: dict[str, Tensor], tied: dict[str, str], where: str) -
     """Refuse weights that are tied by the config and differ in memory: a checkpoint holds only one of them."""
     for name, source in tied.items():
         one, other = state[name], state[source]
-        if one.data_ptr() != other.data_ptr() and not torch.equal(one, other):
+        if one.data_ptr() != other.data_ptr() and not torch.equal(one.cpu(), other.cpu()):
             raise RolloutError(
                 f"{name} of {where} is tied to {source} by the config, but they differ (an adapter on one of them?); "
                 "set tie_word_embeddings to false before training, or leave both out of the adapter"
@@ -272,13 +273,14 @@ def write_policy(
 
     state = policy_state(module, with_adapter=with_adapter)
     if dtype is not None:
-        state = {name: t.to(dtype) if t.is_floating_point() else t for name, t in state.items()}
+        # Each off the device at once: together they are as large as the model.
+        state = {n: t if t.dtype == dtype or not t.is_floating_point() else t.to(dtype).cpu() for n, t in state.items()}
     state = {name: _on_its_own(tensor) for name, tensor in state.items()}
     inner = base_module(module)
     config = copy.deepcopy(inner.config)
     config.architectures = [type(inner).__name__]
     config.dtype = next(t.dtype for t in state.values() if t.is_floating_point())
-    with replaced_folder(Path(folder)) as new:
+    with replaced_folder(Path(folder), sum(tensor.nbytes for tensor in state.values())) as new:
         save_torch_state_dict(state, new, metadata={"format": "pt"})
         config.save_pretrained(new)
         _write_generation_config(inner, new)
@@ -339,22 +341,27 @@ def refuse_partial(folder: Path) -> None:
 
 def load_policy(folder: str | Path, *, dtype: torch.dtype | str = "auto") -> Any:
     """Load the folder of a whole model on the CPU; RolloutError when weights are missing or do not fit."""
-    from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
-
     path = Path(folder)
     if folder_kind(path) is not FolderKind.MODEL:
         raise RolloutError(f"{path} is the folder of an adapter; give the folder of a whole model")
+    return load_whole(path, dtype=dtype, local_files_only=True)
+
+
+def load_whole(name_or_path: str | Path, *, dtype: torch.dtype | str, local_files_only: bool) -> Any:
+    """Load a model by folder or hub name on the CPU; RolloutError when weights are missing, so would be random."""
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM
+
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
-            path, dtype=dtype, local_files_only=True, output_loading_info=True
+            str(name_or_path), dtype=dtype, local_files_only=local_files_only, output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise RolloutError(f"cannot take weights from {path}: {error}") from error
+        raise RolloutError(f"cannot take weights from {name_or_path}: {error}; give a model folder") from error
     missing = sorted(report["missing_keys"])
     if missing:
         raise RolloutError(
-            f"the checkpoint {path} lacks {len(missing)} weights, for instance {missing[0]}; give a complete "
+            f"the checkpoint {name_or_path} lacks {len(missing)} weights, for instance {missing[0]}; give a complete "
             "checkpoint, as save_pretrained writes it"
         )
     return model

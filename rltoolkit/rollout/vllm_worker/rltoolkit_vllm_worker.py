@@ -250,11 +250,10 @@ def _load(worker: Any, weights: Iterable[tuple[str, Tensor]], where: str) -> int
         return reached
 
     model.load_weights = recording  # reload_weights keeps to itself what was reached
-    broken: list[str] = []
+    flags: dict[str, Tensor] = {}
     try:
-        worker.reload_weights(
-            weights_iterator=_noting_broken(weights, broken)
-        )  # as vLLM's own, in its config's context
+        # The worker's own, not the runner's: that one lacks the context of vLLM's config.
+        worker.reload_weights(weights_iterator=_noting_numbers(weights, flags))
     except Exception as error:  # whatever vLLM's loaders raise: the model is half old, half new
         _finish(worker, model)
         raise RuntimeError(f"loading {where} failed midway, the old weights are gone: {error}") from error
@@ -262,6 +261,7 @@ def _load(worker: Any, weights: Iterable[tuple[str, Tensor]], where: str) -> int
         del model.load_weights
     if _tied(worker):
         _retie(model)
+    broken = [name for name, good in flags.items() if not bool(good)]
     if broken:
         raise RuntimeError(
             f"{len(broken)} weights of {where} have entries that are not finite numbers, for instance {broken[0]}, and "
@@ -271,11 +271,14 @@ def _load(worker: Any, weights: Iterable[tuple[str, Tensor]], where: str) -> int
     return len(reached)
 
 
-def _noting_broken(weights: Iterable[tuple[str, Tensor]], broken: list[str]) -> Iterator[tuple[str, Tensor]]:
-    """Pass weights on and note the names of those that are not numbers: the load is better ended than broken off."""
+def _noting_numbers(weights: Iterable[tuple[str, Tensor]], flags: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """Pass weights on and note whether they are numbers: the load is better ended than broken off.
+
+    The flags are read after the load, so that it does not wait for each of them.
+    """
     for name, tensor in weights:
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            broken.append(name)
+        if tensor.is_floating_point():
+            flags[name] = torch.isfinite(tensor).all()
         yield name, tensor
 
 

@@ -373,14 +373,14 @@ def test_after_a_load_that_failed_midway_nothing_is_sampled_until_one_succeeds(e
     engine.sync(adapted, 3)
     assert _gap(adapted, _drawn(engine)) < 1e-3
     with monkeypatch.context() as patch:
-        patch.setattr(rltoolkit_vllm_worker, "_noting_broken", _broken_off)
+        patch.setattr(rltoolkit_vllm_worker, "_noting_numbers", _broken_off)
         with pytest.raises(RolloutError, match=r"failed midway, the old weights are gone: the disk is away"):
             engine.sync(tmp_path / "broken", 4)
     engine.sync(adapted, 5)
     assert _gap(adapted, _drawn(engine)) < 1e-3
 
 
-def _broken_off(weights, broken):
+def _broken_off(weights, flags):
     for i, item in enumerate(weights):
         if i == 9:
             raise OSError("the disk is away")

@@ -22,6 +22,7 @@ from rltoolkit.rollout.weights import (
     memory_state,
     policy_config,
     policy_state,
+    refuse_partial,
     state_fingerprint,
     write_adapter,
     write_policy,
@@ -490,3 +491,31 @@ def test_a_fingerprint_of_a_policy_is_of_names_shapes_and_contents(tiny_model):
     other = state | {"lm_head.weight": state["lm_head.weight"].flip(0)}
     reshaped = state | {"lm_head.weight": state["lm_head.weight"].view(16, 64)}
     assert len({print_, *map(state_fingerprint, (swapped, other, reshaped))}) == 4
+
+
+def test_a_place_without_room_is_named_with_the_size(tiny_model, tmp_path, monkeypatch):
+    def no_room(*args, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("huggingface_hub.save_torch_state_dict", no_room)
+    with pytest.raises(RolloutError, match=r"written to .*policy: .*No space left on device; it takes 0\.00 GiB"):
+        write_policy(tiny_model(), tmp_path / "policy")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checkpoint_is_whole_by_its_own_config(tiny_model, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    for place, shape in (("tied", {"tie_word_embeddings": True}), ("untied", {})):
+        write_policy(tiny_model(**shape), tmp_path / place)
+        refuse_partial(tmp_path / place)
+    file = tmp_path / "untied" / "model.safetensors"
+    state = load_file(file)
+    save_file(state | {"lm_head.weight": state["lm_head.weight"][:30].clone()}, file, metadata={"format": "pt"})
+    with pytest.raises(
+        RolloutError, match=r"lacks 1 of 21 weights.*lm_head.weight: found \(30, 32\), expected \(32, 32"
+    ):
+        refuse_partial(tmp_path / "untied")
+    file.unlink()
+    with pytest.raises(RolloutError, match=r"found no model\.safetensors"):
+        refuse_partial(tmp_path / "untied")
