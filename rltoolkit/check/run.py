@@ -18,13 +18,14 @@ from rltoolkit.check.memory import TrainPlan, estimate_memory
 from rltoolkit.check.model import ModelFacts, model_facts
 from rltoolkit.check.model_shape import ModelShape
 from rltoolkit.check.report import CheckReport, Say
+from rltoolkit.check.servers import look_at_servers
 from rltoolkit.data.unreadable import unreadable_references
 from rltoolkit.errors import RLToolkitError
 from rltoolkit.recipe.load import LoadedRecipe
 from rltoolkit.recipe.paths import is_embedded, resolve_data_path
 from rltoolkit.recipe.plugins import make_exploration, make_verifier
 from rltoolkit.recipe.problems import RecipeError
-from rltoolkit.recipe.resolve import output_dir_of, recipe_hash
+from rltoolkit.recipe.resolve import output_dir_of, recipe_hash, samples
 
 T = TypeVar("T")
 # Gold answers that are judged; more would take minutes and hardly find more.
@@ -45,6 +46,8 @@ def check_recipe(loaded: LoadedRecipe, say: Say, machine: Machine | None = None)
         check.report.part("Model", facts.lines())
         for note in facts.notes:
             check.report.note(note)
+    if loaded.recipe.rollout.backend == "vllm-server" and samples(loaded.recipe):
+        check.servers(facts)
     if loaded.recipe.sft is not None:
         check.supervised(facts)
     if loaded.recipe.method == "rlsp":
@@ -106,6 +109,22 @@ class _Check:
             self.report.problem(f"{folder} holds a run of another recipe; set output_dir to another folder")
         else:
             self.report.note(f"{folder} holds a run of this recipe; training continues it")
+
+    def servers(self, facts: ModelFacts | None) -> None:
+        """The vLLM servers: one that is away may be started later, one of another kind is a problem."""
+        title = f"Rollout: vllm-server, {len(self.loaded.recipe.rollout.servers.urls)} server(s)"
+        if facts is None or facts.tokenizer is None:
+            self.report.part(title, ["not asked: what the model is, with which theirs is compared, is not known here"])
+            return
+        seen = self.guarded(lambda: look_at_servers(self.loaded))
+        if seen is None:
+            return
+        self.report.part(title, [*seen.lines, *(f"not there: {text}" for text in seen.away)] or ["none that serves"])
+        for text in seen.away:
+            remedy = "`rltoolkit serve` starts it; training would wait rollout.servers.wait_s for it, and then end"
+            self.report.note(f"a server cannot be used now: {text}; {remedy}")
+        for text in seen.wrong:
+            self.report.problem(f"rollout.servers.urls: {text}")
 
     def supervised(self, facts: ModelFacts | None) -> None:
         """Stage one: its config, its data, its memory."""

@@ -425,7 +425,7 @@ class ServerPool:
         said = "; ".join(server.describe() for server in self.servers)
         return (
             f"no server could be used for {self._times.wait_s:g} s: {said}. Start them again (`rltoolkit serve`), "
-            "correct the URLs, or raise wait_s"
+            "correct the URLs, or raise wait_s (rollout.servers.wait_s; --wait of `rltoolkit eval`)"
         )
 
     def _announce(self) -> None:
