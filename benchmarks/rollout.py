@@ -11,7 +11,8 @@ its key-value cache; a batch stops when its last row is finished. The ratio is t
 With `--vllm-python`, an interpreter that has vllm, then every backend on the ragged case, in float32 and bfloat16: with
 the embedded model and with one of 1.3 million parameters. For each model and precision a server is started on the CPU,
 and a process of that interpreter for vLLM in process, with the default `EngineOptions`, which compile (`--eager` does
-not). A server, its engine and this client share the machine's cores.
+not). A server, its engine and this client share the machine's cores. The engines of a model are all held at once, in
+about 10 GiB.
 
 Sides alternate, and their order rotates. Speeds are tokens per second of wall time, by median and extremes. With one
 thread the tokens per second of this process' CPU time stand beside them where all work is done in it; other load

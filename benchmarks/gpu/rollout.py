@@ -68,6 +68,8 @@ from rltoolkit.types import SamplingParams
 RESULT = Path(__file__).parents[1] / "results" / "gpu_rollout.json"
 NOT_INSTALLED = "not installed"
 ANSWER_S = 600
+HOST_SHARE = 0.02
+"""Of the host's memory for continuous batching in a smoke test: it takes its share at once."""
 NEVER = 1 << 30
 """An end token that is in no vocabulary."""
 SURE = 1e4
@@ -193,7 +195,8 @@ def continuous_engine(model: Any, work: Work, options: argparse.Namespace) -> It
 
     own = copy.deepcopy(model)
     sampling = GenerationConfig(do_sample=True, top_k=0, eos_token_id=-1, pad_token_id=0)
-    sizes = ContinuousBatchingConfig(max_memory_percent=options.memory_share, allow_block_sharing=False)
+    share = options.memory_share if own.device.type == "cuda" else HOST_SHARE
+    sizes = ContinuousBatchingConfig(max_memory_percent=share, allow_block_sharing=False)
     hints = WorkloadHints(max(map(len, work.prompts)), max(work.limits), len(work.prompts))
 
     manager: Any = None
@@ -321,8 +324,8 @@ def engine_options(model: Any, options: argparse.Namespace) -> Any:
     """Start vLLM as the toolkit does, with its share of the memory."""
     from rltoolkit.rollout.engine import EngineOptions
 
-    dtype = str(model.dtype).removeprefix("torch.")
-    return EngineOptions(dtype=dtype, gpu_memory_utilization=options.memory_share)
+    share = options.memory_share if model.device.type == "cuda" else None
+    return EngineOptions(dtype=str(model.dtype).removeprefix("torch."), gpu_memory_utilization=share)
 
 
 def save(model: Any, folder: str) -> None:
@@ -414,7 +417,7 @@ def main() -> None:
     parser.add_argument("--size", choices=SIZES, default="0.5b")
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--batch-tokens", type=int, default=1 << 20, help="of the TransformersBackend; one batch")
-    parser.add_argument("--memory-share", type=float, default=0.25, help="of the device, for each engine with a pool")
+    parser.add_argument("--memory-share", type=float, default=0.25, help="of the GPU, for each engine with a pool")
     parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args()
     size = SIZES[options.size]
