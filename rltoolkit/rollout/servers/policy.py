@@ -8,7 +8,8 @@ A sample is accepted if its server showed the tag T of the present policy in a l
 request was sent, and shows T again in a look that began after the answer had arrived. T is set once, by one
 client, after one load; a restart, or a load by any client of ours, replaces it first, and nothing ever sets
 it again. So it stood without interruption from the first look to the second, and the weights in between were
-those it was set for. Two clients that load the same server at once are told apart because each looks for its
+those it was set for. A load whose client gave up waiting may still be done, but before every later one: an engine
+takes its orders in turn. Two clients that load the same server at once are told apart because each looks for its
 own "loading:..." just before it sets its tag; what remains open is the one round trip between that look and
 the tag, and somebody who loads weights by other means without touching the tag.
 """

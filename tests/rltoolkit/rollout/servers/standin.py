@@ -65,6 +65,7 @@ class StandIn:
         self._sockets = []
         self._server = ThreadingHTTPServer(("127.0.0.1", self.port or 0), _handler(self), bind_and_activate=False)
         self._server.daemon_threads = True
+        self._server.handle_error = lambda request, address: None  # a client that hung up
         self._server.request_queue_size = 256
         self._server.server_bind()
         self._server.server_activate()

@@ -15,6 +15,12 @@ SHORT = SamplingParams(max_new_tokens=4)
 COMPLETIONS = "/v1/completions"
 
 
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch):
+    """Have failures asked again sooner than real servers need."""
+    monkeypatch.setattr(dispatch, "FIRST_PAUSE_S", 0.05)
+
+
 @pytest.fixture
 def synced(stand_ins, connect, policy):
     """Return a maker of stand-ins and a backend whose policy they all have."""
@@ -213,8 +219,8 @@ def test_an_engine_that_hangs_behind_a_healthy_front_is_left(synced, policy, che
 
 
 def test_a_slow_server_is_not_given_up(synced, policy, check_logprobs):
-    backend, (server,) = synced(health_timeout_s=1.0, concurrency=2)
-    server.fault = lambda path: {COMPLETIONS: 1.2, "/health": 0.4}.get(path)
+    backend, (server,) = synced(health_timeout_s=0.7, concurrency=2)
+    server.fault = lambda path: {COMPLETIONS: 0.9, "/health": 0.2}.get(path)
     samples = backend.generate(many(4), 1, SHORT, range(4))
     check_logprobs(policy, many(4), samples)
     assert server.count(COMPLETIONS) == 4
@@ -366,7 +372,6 @@ def test_the_callers_mistake_ends_the_call_at_once(synced):
 
 
 def test_a_request_that_ends_every_server_is_not_asked_for_ever(synced, monkeypatch):
-    monkeypatch.setattr(dispatch, "FIRST_PAUSE_S", 0.01)
     monkeypatch.setattr(dispatch, "MOST_LOSSES", 2)
     backend, (server,) = synced()
     policy = backend.shared_policy.policy
@@ -380,8 +385,7 @@ def test_a_request_that_ends_every_server_is_not_asked_for_ever(synced, monkeypa
         backend.generate([[5]], 1, SHORT, [0])
 
 
-def test_two_runs_on_one_server_are_told_so(synced, monkeypatch):
-    monkeypatch.setattr(dispatch, "FIRST_PAUSE_S", 0.01)
+def test_two_runs_on_one_server_are_told_so(synced):
     backend, (server,) = synced()
     policy = backend.shared_policy.policy
 
@@ -422,8 +426,7 @@ def test_a_load_that_somebody_else_crossed_is_done_again(stand_ins, connect, pol
     check_logprobs(policy, [[5]], backend.generate([[5]], 1, SHORT, [0]))
 
 
-def test_restarts_while_it_loads_are_no_conflict(stand_ins, connect, policy, monkeypatch):
-    monkeypatch.setattr(dispatch, "FIRST_PAUSE_S", 0.01)
+def test_restarts_while_it_loads_are_no_conflict(stand_ins, connect, policy):
     server = stand_ins()
     left = iter([True] * 5)
     server.fault = lambda path: server.forget() if path == "/reset_prefix_cache" and next(left, None) else None
