@@ -70,8 +70,6 @@ NOT_INSTALLED = "not installed"
 ANSWER_S = 600
 HOST_SHARE = 0.02
 """Of the host's memory for continuous batching in a smoke test: it takes its share at once."""
-NEVER = 1 << 30
-"""An end token that is in no vocabulary."""
 SURE = 1e4
 """A logit that leaves all others without probability; its negative is never drawn."""
 
@@ -247,19 +245,20 @@ def backend_engine(model: Any, work: Work, options: argparse.Namespace) -> Itera
 
 @contextlib.contextmanager
 def vllm_engine(model: Any, work: Work, options: argparse.Namespace) -> Iterator[Engine]:
-    """Yield the `VLLMBackend`, in this process; the limits go into the requests that it makes."""
+    """Yield the `VLLMBackend`, in this process; the limits replace its end token in the requests that it makes."""
     from rltoolkit.rollout.vllm_backend import VLLMBackend
 
     params = SamplingParams(max_new_tokens=max(work.limits))
     with tempfile.TemporaryDirectory() as folder:
         save(model, folder)
-        with VLLMBackend(folder, eos_token_ids=[NEVER], engine=engine_options(model, options)) as backend:
+        with VLLMBackend(folder, eos_token_ids=[2], engine=engine_options(model, options)) as backend:
             engine = backend._llm
             generate = engine.generate
 
             def with_limits(prompts: Any, requests: Any, **rest: Any) -> Any:
                 for request, limit in zip(requests, work.limits, strict=True):
-                    request.max_tokens = limit
+                    request.max_tokens, request.stop_token_ids = limit, []
+                    request._all_stop_token_ids.clear()
                 return generate(prompts, requests, **rest)
 
             @contextlib.contextmanager
