@@ -17,6 +17,7 @@ from rltoolkit.recipe import LoadedRecipe, Recipe, RecipeError, output_dir_of, r
 from rltoolkit.recipe.contradictions import Finding
 from rltoolkit.recipe.paths import is_embedded, resolve_data_path
 from rltoolkit.recipe.problems import RefusedError
+from rltoolkit.recipe.resolve import samples
 from rltoolkit.recipe.schema import ddp_timeout_s
 from rltoolkit.rollout.choose import Rollouts
 from rltoolkit.run.folder import RunFolder
@@ -99,8 +100,16 @@ def begin_run(run: Run) -> Run:
     recipe = run.recipe
     with run.state.main_process_first():
         folder = RunFolder.open(run.folder.path, resolved_dict(recipe), recipe_hash(recipe), is_main=run.folder.is_main)
-    run.say(f"[bold]{recipe.method}[/bold]  {run.loaded.path} -> {folder.path}")
+    run.say(f"[bold]{recipe.method}[/bold]  {run.loaded.path} -> {folder.path}{_who_samples(recipe)}")
     return replace(run, folder=folder, metrics=MetricsWriter(folder.metrics_path, is_main=folder.is_main))
+
+
+def _who_samples(recipe: Recipe) -> str:
+    if not samples(recipe):
+        return ""
+    rollout = recipe.rollout
+    servers = f" ({len(rollout.servers.urls)} server(s))" if rollout.backend == "vllm-server" else ""
+    return f", {rollout.backend} samples{servers}"
 
 
 def resolved_model(loaded: LoadedRecipe, key: str, name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,8 +11,11 @@ from pydantic_core import ErrorDetails
 
 from rltoolkit.recipe.contradictions import Finding
 from rltoolkit.recipe.known import section_class
-from rltoolkit.recipe.problems import RefusedError, did_you_mean
+from rltoolkit.recipe.problems import RefusedError, did_you_mean, suggestion
 from rltoolkit.recipe.yaml_source import KeyPath
+
+SAME_NAME = 0.8
+"""Similarity from which a name is taken for one of another section."""
 
 _TYPES = {
     "int_type": "a whole number",
@@ -39,7 +43,7 @@ def finding_of(detail: ErrorDetails | Mapping[str, Any], model: type[BaseModel],
     path = tuple(str(part) for part in detail["loc"])
     key, kind, value = ".".join(path), detail["type"], detail["input"]
     if kind == "extra_forbidden":
-        return Finding(key, "unknown key", remedy=did_you_mean(key, known, "remove it"))
+        return Finding(key, "unknown key", remedy=_remedy_for_unknown(key, known))
     help_text = _description(model, path)
     if kind == "missing":
         return Finding(key, "missing", remedy=f"give {help_text}" if help_text else "add it")
@@ -48,6 +52,20 @@ def finding_of(detail: ErrorDetails | Mapping[str, Any], model: type[BaseModel],
     if isinstance(cause, RefusedError):
         return Finding(key, cause.found, cause.expected, cause.remedy)
     return Finding(key, f"is {_shown(value)}", _expected(detail["type"], context, detail["msg"]), help_text)
+
+
+def _remedy_for_unknown(key: str, known: Sequence[str]) -> str:
+    """The key that was meant: in its section, by the same name in another, or else all that its section has."""
+    section, _, last = key.rpartition(".")
+    beside = [one.rpartition(".")[2] for one in known if section and one.rpartition(".")[0] == section]
+    if not beside:
+        return did_you_mean(key, known, "remove it")
+    if near := difflib.get_close_matches(last, beside, n=1):
+        return suggestion(f"{section}.{near[0]}")
+    elsewhere = {one.rpartition(".")[2]: one for one in reversed(known)}
+    if near := difflib.get_close_matches(last, elsewhere, n=1, cutoff=SAME_NAME):
+        return suggestion(elsewhere[near[0]])
+    return f"remove it; {section} has {', '.join(beside)}"
 
 
 def _expected(kind: str, context: Mapping[str, Any], message: str) -> str:

@@ -47,7 +47,14 @@ from rltoolkit.sft.stage import FILES_OF_THE_TRAINER
 __all__ = ["run_rlsp_recipe"]
 
 TRAIN_PHASE = "train"
-SHOWN = ("reward/outcome", "reward/exploration", "completions/mean_length", "value/explained_variance", "entropy")
+SHOWN = (
+    "reward/outcome",
+    "reward/exploration",
+    "completions/mean_length",
+    "value/explained_variance",
+    "entropy",
+    "sampling/logp_difference_mean",  # there where another program than the trainer samples
+)
 GOLD_ROWS = 100  # a verifier that does not fit the data shows at once; `rltoolkit check` looks at more
 
 

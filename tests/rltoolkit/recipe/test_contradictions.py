@@ -240,3 +240,18 @@ def test_the_keys_that_are_suggested_are_keys() -> None:
     suggested = {key for key in (*SERVER_FLAGS.values(), *OF_TRLS_VLLM.values()) if key}
     assert len(suggested) > 9
     assert suggested <= set(known_keys())
+
+
+@pytest.mark.parametrize(
+    ("key", "says"),
+    [
+        ("rollout.engine.enforce_eagr", "did you mean rollout.engine.enforce_eager?"),
+        ("rollout.engine.temperature", "did you mean rollout.temperature?"),
+        ("rollout.engine.max_num_seqs", "remove it; rollout.engine has dtype, gpu_memory_utilization, max_model_len, "),
+        ("rollout.servers.nope", "remove it; rollout.servers has urls, "),
+    ],
+)
+def test_an_unknown_key_is_answered_by_what_there_is(tmp_path: Path, key: str, says: str) -> None:
+    [(found, message)] = problems(tmp_path, RLSP, f"{key}=1")
+    assert found == key
+    assert says in message
