@@ -232,8 +232,8 @@ def test_sync_refuses_what_does_not_fit_and_keeps_the_version(tiny_model, tmp_pa
     tiny_model(hidden_size=16).save_pretrained(tmp_path / "other")
     tiny_model().config.save_pretrained(tmp_path / "bare")
     cases = [
-        (tiny_model(hidden_size=16), "LlamaForCausalLM do not fit"),
-        (tmp_path / "other", "do not fit"),
+        (tiny_model(hidden_size=16), "LlamaForCausalLM is another model .*: head_dim is 4, expected 8"),
+        (tmp_path / "other", "other is another model than the one that samples"),
         (tmp_path / "bare", "cannot take weights from .*bare"),
         (tmp_path / "nowhere", "there is no such folder"),
         (tmp_path / "adapter", "without weights"),
