@@ -32,6 +32,9 @@ REFUSED_PAUSE_S = 30.0
 WATCH_S = 5.0
 """Between looks at a server that is asked; a third of the health limit where that is shorter."""
 
+TELL_EVERY_S = 30.0
+"""Between words about servers that are waited for."""
+
 MOST_LOSSES = 8
 """So often may a request be on a server that goes down; one that kills servers must not do so for ever."""
 
@@ -116,7 +119,7 @@ class ServerPool:
         Servers that cannot be reached are left out, as those that could not be before, which would cost their
         timeout at each sync; if that is all, all are tried for `wait_s`. A RolloutError is raised at once.
         """
-        give_up = _now() + self._times.wait_s
+        give_up, tell = _now() + self._times.wait_s, _now()
         pause = FIRST_PAUSE_S
         servers = [server for server in self.servers if server.reachable] or self.servers
         while True:
@@ -127,6 +130,10 @@ class ServerPool:
             servers = self.servers
             if _now() + pause > give_up:
                 raise RolloutError(self._none_left())
+            if _now() >= tell:
+                tell = _now() + TELL_EVERY_S
+                said = "; ".join(server.describe() for server in servers)
+                logger.warning("waiting for a server, %.0f s more at most: %s", give_up - _now(), said)
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE_S)
 
