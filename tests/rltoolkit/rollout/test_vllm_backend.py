@@ -276,6 +276,17 @@ def test_a_sample_does_not_depend_on_its_batch_but_for_rounding(engine):
 
 
 @on("plain")
+def test_more_prompts_than_one_step_reads_are_answered(engine):
+    """vLLM would cut the last of them into pieces, and end on a CPU when the rows have seeds."""
+    model = _model(36)
+    engine.sync(model, 1)
+    generator = torch.Generator().manual_seed(2)
+    prompts = [torch.randint(3, 24, (100 + i,), generator=generator).tolist() for i in range(48)]
+    answers = engine.generate(prompts, 1, PARAMS, range(48))
+    assert max(_gap(model, samples, prompt) for prompt, samples in zip(prompts, answers, strict=True)) < 1e-3
+
+
+@on("plain")
 def test_a_sample_ends_with_the_end_token_or_at_the_limit(engine):
     engine.sync(_model(35), 1)
     samples = _drawn(engine, n=64)

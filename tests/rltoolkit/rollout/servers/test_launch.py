@@ -104,6 +104,7 @@ def test_the_command_fixes_what_samples_are_scored_with(tmp_path: Path) -> None:
     assert (flag(command, "--host"), flag(command, "--port")) == ("127.0.0.1", "8311")
     assert flag(command, "--served-model-name") == "policy"
     assert flag(command, "--allowed-origins") == "[]"
+    assert "--no-enable-chunked-prefill" in command  # on a CPU a prompt cut into pieces ends a seeded engine
     assert not {"--enable-lora", "--enforce-eager", "--gpu-memory-utilization", "--max-model-len"} & set(command)
 
 
@@ -116,6 +117,7 @@ def test_the_command_follows_the_engine(tmp_path: Path) -> None:
     assert flag(command, "--max-model-len") == "99"
     assert flag(command, "--max-lora-rank") == "16"
     assert "--enforce-eager" in command
+    assert "--no-enable-chunked-prefill" not in command
     assert command[-2:] == ["--seed", "3"]
     assert server_environment(wanted, 1, {})["CUDA_VISIBLE_DEVICES"] == "6,7"
 
