@@ -192,74 +192,88 @@ def end_unseen(backend):
 
 
 def _handler(stand_in):
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        wbufsize = -1
-        disable_nagle_algorithm = True
+    return type("Handler", (_Handler,), {"stand_in": stand_in})
 
-        def setup(self):
-            super().setup()
-            stand_in.connections += 1
-            stand_in._sockets.append(self.connection)
 
-        def handle(self):
-            with contextlib.suppress(OSError):
-                super().handle()
+class _Handler(BaseHTTPRequestHandler):
+    """Answers one connection's requests, with the faults that the test switched on."""
 
-        def log_message(self, *args):
-            pass
+    protocol_version = "HTTP/1.1"
+    wbufsize = -1
+    disable_nagle_algorithm = True
+    stand_in = None
 
-        def do_GET(self):
-            self.respond()
+    def setup(self):
+        super().setup()
+        self.stand_in.connections += 1
+        self.stand_in._sockets.append(self.connection)
 
-        def do_POST(self):
-            self.respond()
+    def handle(self):
+        with contextlib.suppress(OSError):
+            super().handle()
 
-        def given_up(self):
-            with contextlib.suppress(BlockingIOError):
-                return self.connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
-            return False
+    def log_message(self, *args):
+        pass
 
-        def respond(self):
-            body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or b"null")
-            path = self.path.partition("?")[0]
-            stand_in.paths.append(path)
-            fault = stand_in.fault(path)
-            if fault == "hang":
-                stand_in.released.wait(60)
-                self.close_connection = True
-                return
-            if fault == "drop":
-                self.close_connection = True
-                return
-            if isinstance(fault, float):
-                time.sleep(fault)
-            if stand_in.queue_s and path == "/v1/completions":
-                with stand_in.engine:
-                    if self.given_up():
-                        self.close_connection = True
-                        return
-                    time.sleep(stand_in.queue_s)
-            with stand_in.lock:
-                stand_in.running += path == "/v1/completions"
-                stand_in.most_running = max(stand_in.most_running, stand_in.running)
-            try:
-                status, answer = stand_in.answer(path, body)
-            finally:
-                with stand_in.lock:
-                    stand_in.running -= path == "/v1/completions"
-            if fault == "html":
-                status, answer = 200, "<html>welcome</html>"
-            if isinstance(fault, int):
-                status, answer = fault, {"error": {"message": "something broke"}}
-            data = (answer if isinstance(answer, str) else json.dumps(answer)).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            if fault == "cut":
-                data = data[: len(data) // 2]
-                self.close_connection = True
-            self.wfile.write(data)
-            self.wfile.flush()
+    def do_GET(self):
+        self.respond()
 
-    return Handler
+    def do_POST(self):
+        self.respond()
+
+    def given_up(self):
+        with contextlib.suppress(BlockingIOError):
+            return self.connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+        return False
+
+    def respond(self):
+        body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or b"null")
+        path = self.path.partition("?")[0]
+        self.stand_in.paths.append(path)
+        fault = self.stand_in.fault(path)
+        if fault == "hang":
+            self.stand_in.released.wait(60)
+        if isinstance(fault, float):
+            time.sleep(fault)
+        if fault in ("hang", "drop") or not self.wait_in_queue(path):
+            self.close_connection = True
+            return
+        status, answer = self.answer(path, body)
+        if fault == "html":
+            status, answer = 200, "<html>welcome</html>"
+        if isinstance(fault, int):
+            status, answer = fault, {"error": {"message": "something broke"}}
+        self.write(status, answer, cut=fault == "cut")
+
+    def wait_in_queue(self, path):
+        """One completion at a time, where the test wants a queue; False when the client has gone meanwhile."""
+        if not self.stand_in.queue_s or path != "/v1/completions":
+            return True
+        with self.stand_in.engine:
+            if self.given_up():
+                return False
+            time.sleep(self.stand_in.queue_s)
+        return True
+
+    def answer(self, path, body):
+        """The stand-in's answer, counting how many completions run at once."""
+        completion = path == "/v1/completions"
+        with self.stand_in.lock:
+            self.stand_in.running += completion
+            self.stand_in.most_running = max(self.stand_in.most_running, self.stand_in.running)
+        try:
+            return self.stand_in.answer(path, body)
+        finally:
+            with self.stand_in.lock:
+                self.stand_in.running -= completion
+
+    def write(self, status, answer, *, cut):
+        data = (answer if isinstance(answer, str) else json.dumps(answer)).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        if cut:
+            data = data[: len(data) // 2]
+            self.close_connection = True
+        self.wfile.write(data)
+        self.wfile.flush()
