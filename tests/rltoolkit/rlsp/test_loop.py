@@ -40,6 +40,9 @@ class Servers:
         weights_dir.mkdir(parents=True)
         Servers.made = (*Servers.made, self)
 
+    def look(self, source):
+        self.calls.append("looked at")
+
     def sync(self, source, version):
         kind = "folder" if isinstance(source, Path) else "module"
         self.calls.append((kind, version))
@@ -78,6 +81,7 @@ def test_one_client_is_given_the_weights_of_every_phase_and_then_closed(servers,
     folder = train(load_recipe(QUICKSTART, [*SMALL, f"output_dir={tmp_path / 'run'}"]))
     (client,) = servers.made
     assert client.calls == [
+        "looked at",  # before stage one costs time
         ("module", 0),  # accuracy at the end of stage one
         ("folder", 0),  # before
         ("module", 0),  # first rollout
@@ -104,7 +108,7 @@ def test_a_run_whose_servers_go_away_ends_with_their_error_and_goes_on_later(ser
     servers.fails_at = None
     folder = train(load_recipe(QUICKSTART, arguments))
     assert (folder / "summary.json").is_file()
-    assert servers.made[1].calls == [("module", 0), ("module", 2), ("folder", 4), "closed"]
+    assert servers.made[1].calls == ["looked at", ("module", 0), ("module", 2), ("folder", 4), "closed"]
 
 
 @pytest.mark.parametrize(
