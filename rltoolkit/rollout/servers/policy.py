@@ -30,7 +30,7 @@ from rltoolkit.rollout.servers.proof import PROBE, Proof, probe_prompts
 from rltoolkit.rollout.servers.server import START, Server, ServerFacts
 from rltoolkit.rollout.servers.tasks import together
 from rltoolkit.rollout.vllm_sampling import completion_request
-from rltoolkit.rollout.vllm_worker.rltoolkit_vllm_worker import folder_digest
+from rltoolkit.rollout.vllm_worker.rltoolkit_vllm_worker import MODEL_FIELDS, folder_digest
 
 __all__ = [
     "ConflictError",
@@ -60,30 +60,19 @@ FARE_WELL_S = 2.0
 ADAPTER_NAME = re.compile(r"[0-9a-f]{16}-v\d+-[0-9a-f]{16}")
 """What adapters are called that this module loads."""
 
-SHAPE = (
-    "architectures",
-    "vocab_size",
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "intermediate_size",
-    "tie_word_embeddings",
-)
-
 
 @dataclass(frozen=True)
 class ModelFacts:
     """What the served model has to be."""
 
     shape: Mapping[str, Any]
-    """Fields of the policy's config, see `SHAPE`; None where it has none."""
+    """Fields of the policy's config, see `MODEL_FIELDS`; None where it has none."""
 
     @classmethod
     def of(cls, config: Any) -> "ModelFacts":
         """Take them from a transformers config."""
         text = config.get_text_config(decoder=True)
-        shape = {name: getattr(text, name, None) for name in SHAPE}
+        shape = {name: getattr(text, name, None) for name in MODEL_FIELDS}
         return cls({**shape, "architectures": getattr(config, "architectures", None)})
 
     @property
