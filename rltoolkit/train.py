@@ -10,7 +10,7 @@ from rltoolkit.errors import RLToolkitError
 from rltoolkit.own_packages import hidden_packages
 from rltoolkit.recipe import LoadedRecipe, load_recipe
 
-__all__ = ["main", "train"]
+__all__ = ["leave_the_group", "main", "train"]
 
 EXIT_MISTAKE = 2
 
@@ -35,7 +35,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RLToolkitError as error:
         sys.stderr.write(f"{error}\n")
         return EXIT_MISTAKE
+    leave_the_group()
     return 0
+
+
+def leave_the_group() -> None:
+    """Close the group of processes, where there are several, once all have come to their end.
+
+    The threads of gloo abort a process that ends while they run: a finished run would count as failed.
+    """
+    from accelerate import PartialState
+    from torch import distributed
+
+    if distributed.is_available() and distributed.is_initialized():
+        PartialState().wait_for_everyone()
+        distributed.destroy_process_group()
 
 
 def prepare_environment() -> None:

@@ -34,9 +34,7 @@ def evaluation_phase(run: Run, phase: str, model: str, *, step: int) -> None:
     on_main_process(f"finish phase {phase}", work)
 
 
-def evaluate_tasks(
-    run: Run, backend: RolloutBackend, *, step: int, samples_prefix: str | None = None
-) -> dict[str, dict[str, Any]]:
+def evaluate_tasks(run: Run, backend: RolloutBackend, *, step: int, samples_prefix: str) -> dict[str, dict[str, Any]]:
     """Greedy and sampled accuracy of every task, written to the metrics; results by task name."""
     results: dict[str, dict[str, Any]] = {}
     for task in run.tasks:
@@ -49,11 +47,11 @@ def evaluate_tasks(
     return results
 
 
-def evaluate_task(run: Run, backend: RolloutBackend, task: Task, key: str, samples_prefix: str | None) -> TaskResult:
+def evaluate_task(run: Run, backend: RolloutBackend, task: Task, key: str, samples_prefix: str) -> TaskResult:
     """One task, greedy or sampled at temperature 1, with a progress bar on a terminal."""
     temperature, n = (0.0, 1) if key == GREEDY else (1.0, run.recipe.eval.samples)
     limit = run.recipe.eval.max_new_tokens or run.recipe.rollout.max_new_tokens
-    path = None if samples_prefix is None else run.folder.path / "eval" / f"{samples_prefix}.{task.name}.{key}.jsonl"
+    path = run.folder.path / "eval" / f"{samples_prefix}.{task.name}.{key}.jsonl"
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     rewards = run.recipe.rewards
     limits = rewards.pool if rewards is not None else PoolSection()
@@ -106,7 +104,8 @@ class EvaluationCallback(TrainerCallback):  # type: ignore[misc]
 
         def work() -> None:
             with self._run.rollouts.sampler(getattr(model, "module", model), state.global_step) as backend:
-                evaluate_tasks(self._run, backend, step=state.global_step)
+                prefix = f"step_{state.global_step:06d}"
+                evaluate_tasks(self._run, backend, step=state.global_step, samples_prefix=prefix)
 
         on_main_process(f"evaluate at step {state.global_step}", work)
 

@@ -12,6 +12,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from reward_models import Outcome, as_reward_func
 from rltoolkit.embedded.models import countdown_model, countdown_tokenizer
+from rltoolkit.train import leave_the_group
 
 
 def main(folder: Path) -> None:
@@ -38,6 +39,7 @@ def main(folder: Path) -> None:
         "policy": [float(p.detach().double().sum()) for p in model.parameters()],
     }
     (folder / f"rank{trainer.accelerator.process_index}.json").write_text(json.dumps(report))
+    leave_the_group()
 
 
 if __name__ == "__main__":

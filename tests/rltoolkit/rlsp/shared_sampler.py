@@ -14,6 +14,7 @@ from rltoolkit.embedded.models import countdown_tokenizer
 from rltoolkit.errors import RolloutError
 from rltoolkit.rlsp import RLSPConfig, RLSPTrainer
 from rltoolkit.rollout.transformers_backend import TransformersBackend
+from rltoolkit.train import leave_the_group
 
 
 class Served:
@@ -93,6 +94,7 @@ def main(folder: Path, fails_at: int) -> None:
         "max": [e["sampling/logp_difference_max"] for e in trainer.state.log_history if "reward/total" in e],
     }
     (folder / f"rank{rank}.json").write_text(json.dumps(report))
+    leave_the_group()
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from rltoolkit.embedded.countdown import countdown_rows
 from rltoolkit.embedded.models import countdown_tokenizer
 from rltoolkit.rlsp import RLSPConfig, RLSPTrainer
+from rltoolkit.train import leave_the_group
 
 
 def lengths_reward(completions, completion_ids, **_):
@@ -51,6 +52,7 @@ def main(folder: Path, warmup: int) -> None:
         "losses": [entry["policy/loss"] for entry in trainer.state.log_history if "policy/loss" in entry],
     }
     (folder / f"rank{rank}.json").write_text(json.dumps(report))
+    leave_the_group()
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from rltoolkit.run.callback import MetricsCallback
 from rltoolkit.run.folder import RunFolder
 from rltoolkit.run.metrics import MetricsWriter
 from rltoolkit.sft.stage import run_sft
+from rltoolkit.train import leave_the_group
 
 
 class Die(TrainerCallback):  # type: ignore[misc]
@@ -56,6 +57,7 @@ def main(folder: Path, dies_at: int) -> None:
         callbacks=[MetricsCallback(metrics, "sft"), Die(dies_at)],
     )
     run.finish("sft", {"steps": result.steps, "processes": state.num_processes})
+    leave_the_group()
 
 
 if __name__ == "__main__":
