@@ -91,7 +91,7 @@ def sample_rows(
                 extracted=None if fact.verdict is None else fact.verdict.extracted,
                 advantage_mean=_or_none(advantages.mean()),
                 advantage_std=_or_none(advantages.std(correction=0)),
-                value_first=float(output["old_values"][row, 0]),
+                value_first=float(output["old_values"][row, 0].sum()),
                 truncated=bool(cut[row]),
             )
         )

@@ -5,7 +5,6 @@ results are wrapped: a rollout gets values, per-token rewards and advantages of 
 PPO. The private names of TRL used here are listed and checked in tests/contract/test_trl_surface.py.
 """
 
-import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,18 +21,8 @@ from reward_models.exploration import DistinctSteps, ExplorationReward, LengthEx
 from reward_models.exploration_func import as_exploration_func
 from reward_models.verdict import Verifier
 from rltoolkit.errors import ModelError
-from rltoolkit.rlsp.advantages import Moments, explained_variance, gae, masked_moments, whiten
+from rltoolkit.rlsp.advantages import Moments
 from rltoolkit.rlsp.config import RLSPConfig
-from rltoolkit.rlsp.correction import (
-    LARGE_DIFFERENCE,
-    MUCH_DROPPED,
-    WeightFacts,
-    difference_warning,
-    dropped_warning,
-    importance_ratio,
-    logp_difference,
-    weight_facts,
-)
 from rltoolkit.rlsp.critic import (
     Critic,
     attach_critic,
@@ -44,9 +33,9 @@ from rltoolkit.rlsp.critic import (
     save_critic,
     split_state,
 )
-from rltoolkit.rlsp.losses import policy_loss, value_loss
+from rltoolkit.rlsp.forward import joined, score, values_of
 from rltoolkit.rlsp.observe import Rollout, rollout_metrics, sample_rows
-from rltoolkit.rlsp.reward import token_rewards
+from rltoolkit.rlsp.sampler_gap import SamplerGap
 from rltoolkit.rlsp.schedule import EpochSeededSampler, RolloutSchedule
 from rltoolkit.rlsp.scoring import (
     ResponseFacts,
@@ -55,6 +44,9 @@ from rltoolkit.rlsp.scoring import (
     combine,
     describe,
 )
+from rltoolkit.rlsp.state import Remembering, load_state, save_state
+from rltoolkit.rlsp.streams import estimate
+from rltoolkit.rlsp.update import minibatch_loss, token_sums
 from rltoolkit.rollout.base import RolloutBackend, request_seed
 from rltoolkit.rollout.ranks import sample_together
 from rltoolkit.rollout.transformers_backend import TransformersBackend
@@ -62,8 +54,6 @@ from rltoolkit.run.samples import SampleRow
 from rltoolkit.types import SamplingParams
 
 __all__ = ["RLSPTrainer"]
-
-logger = logging.getLogger(__name__)
 
 SampleSink = Callable[[int, int, Sequence[SampleRow]], None]
 
@@ -106,7 +96,8 @@ class RLSPTrainer(GRPOTrainer):
 
         self.sampler: EpochSeededSampler | None = None
         self.rollout_backend: RolloutBackend | None = None
-        self._warned_of_difference = self._warned_of_dropped = False
+        self._sampler_gap = SamplerGap(self)
+        self._remembering: dict[str, Remembering] = {}
         self._sample_sink = sample_sink
         self._outcome_function = as_outcome_function(outcome_reward)
         self._reward_parts: Tensor | None = None
@@ -248,7 +239,7 @@ class RLSPTrainer(GRPOTrainer):
         if parts is None:
             raise RuntimeError("TRL did not call _calculate_rewards during the rollout; this TRL is not supported")
         outcome, exploration = parts[:, 0], parts[:, 1] if parts.size(1) > 1 else None
-        score = combine(outcome, exploration, self._facts, self.args)
+        total = combine(outcome, exploration, self._facts, self.args)
 
         mask = output["completion_mask"]
         if "tool_mask" in output:
@@ -257,29 +248,26 @@ class RLSPTrainer(GRPOTrainer):
         if old_logps is None:
             old_logps = self._old_logps(output)
         if self._sampled_elsewhere():
-            self._correct_for_sampler(output, old_logps, mask)
-        mask = mask * (~score.isnan()).unsqueeze(1).to(mask.dtype)  # unscorable: left out of loss and whitening
-        values = self._values(output)
-        rewards = token_rewards(
-            score.nan_to_num(nan=0.0),
-            old_logps,
-            output.get("ref_per_token_logps"),
-            mask,
-            kl_coef=self.args.kl_coef,
-        )
-        advantages, returns = gae(rewards, values, mask, gamma=self.args.gamma, lam=self.args.gae_lambda)
-        if self.args.whiten_advantages:
-            advantages = whiten(advantages, mask, self._over_ranks(masked_moments(advantages, mask)))
+            self._sampler_gap.correct(output, old_logps, mask, self._metrics[self._mode])
+        mask = mask * (~total.isnan()).unsqueeze(1).to(mask.dtype)  # unscorable: left out of loss and whitening
+        with self.accelerator.autocast():
+            values = values_of(self.critic, output, self.args.per_device_train_batch_size)
+        worth = estimate(total, old_logps, output.get("ref_per_token_logps"), values, mask, self.args, self._over_ranks)
         output.update(
-            advantages=advantages,
-            returns=returns,
+            advantages=worth.advantages,
+            returns=worth.returns,
             old_values=values,
             old_per_token_logps=old_logps,
             loss_mask=mask,
             num_items_in_batch=self.accelerator.gather(mask.sum()).sum(),
         )
-        self._observe(Rollout(output, score, outcome, exploration, self._facts, mask))
+        self._observe(Rollout(output, total, outcome, exploration, self._facts, mask), worth.metrics)
         return output
+
+    @property
+    def _mode(self) -> str:
+        """Where TRL collects metrics now."""
+        return "train" if self.model.training else "eval"
 
     def _sampled_elsewhere(self) -> bool:
         """Whether a backend other than the trained module itself drew the responses."""
@@ -289,55 +277,8 @@ class RLSPTrainer(GRPOTrainer):
         own = self.accelerator.unwrap_model(self.model)
         return not (isinstance(backend, TransformersBackend) and backend.model is own)
 
-    def _correct_for_sampler(self, output: dict[str, Any], logps: Tensor, mask: Tensor) -> None:
-        """Log how far the sampler's log-probs are from our `logps`, and weigh the policy loss where TRL would."""
-        sampled, metrics = output["sampling_per_token_logps"], self._metrics["train" if self.model.training else "eval"]
-        gap = logp_difference(logps, sampled, mask)
-        total, tokens = self.accelerator.reduce(torch.stack([gap.total, gap.tokens]), reduction="sum").tolist()
-        mean, largest = total / max(1.0, tokens), self.accelerator.gather(gap.largest).max().item()
-        metrics["sampling/logp_difference_mean"].append(mean)
-        metrics["sampling/logp_difference_max"].append(largest)
-        if mean > LARGE_DIFFERENCE and not self._warned_of_difference:
-            self._warned_of_difference = True
-            if self.accelerator.is_main_process:
-                logger.warning(difference_warning(mean, largest))
-        if not self.vllm_importance_sampling_correction:
-            return
-        options = {
-            "mode": self.vllm_importance_sampling_mode,
-            "low": self.vllm_importance_sampling_clip_min,
-            "high": self.vllm_importance_sampling_clip_max,
-        }
-        output["importance_sampling_ratio"] = ratio = importance_ratio(logps, sampled, mask, **options)
-        self._log_weights(weight_facts(ratio, mask, **options), metrics)
-
-    def _log_weights(self, facts: WeightFacts, metrics: dict[str, list[float]]) -> None:
-        """Log the importance weights of a rollout, and warn once where they leave much of it out."""
-        sums = torch.stack([facts.total, facts.clipped, facts.dropped, facts.tokens])
-        total, clipped, dropped, tokens = self.accelerator.reduce(sums, reduction="sum").tolist()
-        ends = self.accelerator.gather(torch.stack([facts.lowest, -facts.highest]).unsqueeze(0)).amin(0).tolist()
-        if tokens == 0:
-            return
-        shares = {"weight_mean": total, "clipped": clipped, "dropped": dropped}
-        values = {name: value / tokens for name, value in shares.items()}
-        for name, value in (values | {"weight_min": ends[0], "weight_max": -ends[1]}).items():
-            metrics[f"sampling/{name}"].append(value)
-        if values["dropped"] > MUCH_DROPPED and not self._warned_of_dropped:
-            self._warned_of_dropped = True
-            if self.accelerator.is_main_process:
-                logger.warning(dropped_warning(values["dropped"], self.vllm_importance_sampling_mode))
-
-    def _values(self, rollout: dict[str, Any]) -> Tensor:
-        """V of the state before each response token, (B, C); in chunks of the training batch."""
-        ids, attention = _joined(rollout)
-        prompt_length = rollout["prompt_ids"].size(1)
-        size = self.args.per_device_train_batch_size
-        with self.accelerator.autocast():
-            chunks = [self.critic(ids[i : i + size], attention[i : i + size]) for i in range(0, ids.size(0), size)]
-        return torch.cat(chunks)[:, prompt_length - 1 : -1].float()
-
     def _old_logps(self, rollout: dict[str, Any]) -> Tensor:
-        ids, attention = _joined(rollout)
+        ids, attention = joined(rollout)
         logps, _, _ = self._get_per_token_logps_and_entropies(
             self.model,
             ids,
@@ -351,19 +292,15 @@ class RLSPTrainer(GRPOTrainer):
         summed = self.accelerator.reduce(torch.stack(moments), reduction="sum")
         return Moments(*summed.unbind())
 
-    def _observe(self, rollout: Rollout) -> None:
-        mode = "train" if self.model.training else "eval"
+    def _observe(self, rollout: Rollout, further: dict[str, float]) -> None:
+        mode = self._mode
         names, numbers = rollout_metrics(rollout, self.args, self.eos_token_ids)
         totals = self.accelerator.reduce(numbers, reduction="sum")
         for name, (total, count) in zip(names, totals.tolist(), strict=True):
             if count > 0:
                 self._metrics[mode][name].append(total / count)
-        returns, mask = rollout.output["returns"], rollout.mask
-        variance = explained_variance(
-            self._over_ranks(masked_moments(returns, mask)),
-            self._over_ranks(masked_moments(returns - rollout.output["old_values"], mask)),
-        )
-        self._metrics[mode]["value/explained_variance"].append(variance)
+        for name, value in further.items():
+            self._metrics[mode][name].append(value)
         if self._sample_sink is not None and mode == "train":
             rows = sample_rows(rollout, self.state.global_step, self._tokenizer, self.eos_token_ids)
             self._sample_sink(self.state.global_step, self.accelerator.process_index, rows)
@@ -372,31 +309,20 @@ class RLSPTrainer(GRPOTrainer):
 
     def _compute_loss(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
         """Clipped policy and value losses, means over the response tokens of the whole minibatch on all ranks."""
-        ids, attention = _joined(inputs)
-        length, mask = inputs["completion_ids"].size(1), inputs["loss_mask"]
-        labels = ids.masked_fill(attention == 0, -100)
-        labels[:, :-length] = -100
         with self.accelerator.autocast():
-            output = model(
-                input_ids=ids, attention_mask=attention, labels=labels, fused_lm_head=True, return_values=True
-            )
-        policy = policy_loss(
-            output.log_probs[:, -length:],
-            inputs["old_per_token_logps"],
-            inputs["advantages"],
+            scored = score(model, inputs)
+        losses = minibatch_loss(
+            scored,
+            inputs,
             clip_low=self.epsilon_low,
             clip_high=self.epsilon_high,
+            clip_value=self.args.cliprange_value,
         )
-        values = output.state_values[:, -length - 1 : -1]
-        value = value_loss(values, inputs["old_values"], inputs["returns"], clip=self.args.cliprange_value)
-        weight = inputs.get("importance_sampling_ratio", 1.0)  # of samples that another program drew
-        policy_losses = policy.loss * weight
-        policy_mean = (policy_losses * mask).sum() / self._tokens_per_update(inputs)
-        value_mean = (value.loss * mask).sum() / self._tokens_per_update(inputs)
-        self._log_update(output, inputs, policy.clipped, value.clipped, policy_losses, value.loss)
+        self._log_update(losses.logged, inputs["loss_mask"])
         warming_up = self.model.training and self.critic_warming_up(self.state.global_step)
         # Multiplied, not left out: with several processes every parameter must take part in the backward pass.
-        loss: Tensor = policy_mean * (0.0 if warming_up else 1.0) + self.args.vf_coef * value_mean
+        total = losses.policy * (0.0 if warming_up else 1.0) + self.args.vf_coef * losses.value
+        loss: Tensor = total / self._tokens_per_update(inputs)
         return loss
 
     def _tokens_per_update(self, inputs: dict[str, Any]) -> Tensor:
@@ -406,30 +332,10 @@ class RLSPTrainer(GRPOTrainer):
             tokens = tokens * self.current_gradient_accumulation_steps / self.args.steps_per_generation
         return tokens
 
-    def _log_update(
-        self,
-        output: Any,
-        inputs: dict[str, Any],
-        policy_clipped: Tensor,
-        value_clipped: Tensor,
-        policy_losses: Tensor,
-        value_losses: Tensor,
-    ) -> None:
-        mode = "train" if self.model.training else "eval"
-        length, mask = inputs["completion_ids"].size(1), inputs["loss_mask"]
-        log_ratio = (output.log_probs[:, -length:] - inputs["old_per_token_logps"]).detach()
-        per_token = {
-            "policy/loss": policy_losses,
-            "policy/clip_fraction": policy_clipped,
-            "policy/approx_kl": log_ratio.exp() - 1 - log_ratio,
-            "value/loss": value_losses,
-            "value/clip_fraction": value_clipped,
-            "entropy": output.entropy[:, -length:],
-        }
-        sums = [(tensor.detach().float() * mask).sum() for tensor in per_token.values()]
-        totals = self.accelerator.reduce(torch.stack([*sums, mask.sum().float()]), reduction="sum").tolist()
+    def _log_update(self, per_token: dict[str, Tensor], mask: Tensor) -> None:
+        totals = self.accelerator.reduce(token_sums(per_token, mask), reduction="sum").tolist()
         for name, total in zip(per_token, totals[:-1], strict=True):
-            self._metrics[mode][name].append(total / max(1.0, totals[-1]))
+            self._metrics[self._mode][name].append(total / max(1.0, totals[-1]))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the critic's learning rate to what the Trainer logs."""
@@ -449,12 +355,12 @@ class RLSPTrainer(GRPOTrainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         load_critic(Path(resume_from_checkpoint), self.critic)
+        load_state(Path(resume_from_checkpoint), self._remembering)
 
-
-def _joined(inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    """Prompt (left-padded) and completion (right-padded) as one batch: ids and attention mask, (B, P + C)."""
-    ids = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1)
-    return ids, torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1)
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self.args.should_save and self._remembering:
+            save_state(Path(output_dir), self._remembering)
 
 
 def _load(name_or_path: str, args: RLSPConfig) -> PreTrainedModel:

@@ -105,7 +105,7 @@ def test_values_are_those_of_the_state_before_each_token(make_trainer):
             prefix = ids[: start + t].unsqueeze(0)
             with torch.no_grad():
                 expected = trainer.critic(prefix, torch.ones_like(prefix))[0, -1]
-            torch.testing.assert_close(rollout["old_values"][row, t], expected, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(rollout["old_values"][row, t, 0], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_response_that_cannot_be_scored_is_left_out_of_everything(make_trainer):
