@@ -37,6 +37,19 @@ class RLSPConfig(GRPOConfig):
     )
     vf_coef: float = field(default=1.0, metadata={"help": "Weight of the value loss beside the policy loss."})
     cliprange_value: float = field(default=0.2, metadata={"help": "Clip of the value's change per rollout."})
+    advantage: str = field(
+        default="single",
+        metadata={
+            "help": "single: one scalar, as the paper has it; decoupled: a stream each for correctness and exploration."
+        },
+    )
+    critic: str = field(
+        default="separate",
+        metadata={
+            "help": "separate: a backbone of its own; lora: an adapter on the policy's frozen base, needs LoRA; shared: "
+            "a head on the policy's hidden states."
+        },
+    )
     critic_learning_rate: float = field(default=2e-6, metadata={"help": "Peak learning rate of the critic."})
     critic_model_name_or_path: str | None = field(
         default=None,
@@ -91,6 +104,11 @@ class RLSPConfig(GRPOConfig):
     def prompts_per_rollout(self) -> int:
         """Prompts that one rollout takes, over all processes."""
         return int(self.generation_batch_size // (self.num_generations or 1))
+
+    @property
+    def streams(self) -> int:
+        """Values per position that the critic gives: one per advantage stream."""
+        return 2 if self.advantage == "decoupled" else 1
 
     def require_prompts(self, count: int) -> None:
         """Raise DataError where the training set has fewer prompts than one rollout takes."""
@@ -150,6 +168,8 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
 }
 
 
+_CHOICES = {"advantage": ("single", "decoupled"), "critic": ("separate", "lora", "shared")}
+
 # options of GRPO's loss and of its group advantages, which are not used here
 _WITHOUT_EFFECT = (
     "delta",
@@ -191,6 +211,9 @@ def _check(config: RLSPConfig) -> None:
             f"vllm_importance_sampling_clip_min is {low!r}, above vllm_importance_sampling_clip_max, which is "
             f"{high!r}; swap them, or set one to null"
         )
+    for name, known in _CHOICES.items():
+        if getattr(config, name) not in known:
+            problems.append(f"{name} is {getattr(config, name)!r}; give one of {', '.join(known)}")
     if config.loss_type != "dapo":
         problems.append(f"loss_type is {config.loss_type!r}; RLSP has its own loss, leave it at 'dapo'")
     if problems:

@@ -42,31 +42,32 @@ HEAD_KEY = "head.linear.weight"
 class Critic(nn.Module):
     """A transformer backbone and a scalar head: the value of every position."""
 
-    def __init__(self, backbone: PreTrainedModel, *, seed: int = 0) -> None:
+    def __init__(self, backbone: PreTrainedModel, *, seed: int = 0, streams: int = 1) -> None:
         super().__init__()
         self.backbone = backbone
         generator = torch.Generator().manual_seed(seed)
-        self.head = ValueHead(backbone.config.get_text_config().hidden_size, generator=generator)
+        hidden = backbone.config.get_text_config().hidden_size
+        self.head = ValueHead(hidden, outputs=streams, generator=generator)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """(B, T) ids and mask -> (B, T) values in float32; position t has seen the tokens up to t."""
+        """(B, T) ids and mask -> (B, T) or (B, T, streams) values in float32; position t has seen the tokens up to t."""
         hidden = self.backbone(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
         values: Tensor = self.head(hidden).float()
         return values
 
     @classmethod
-    def from_policy(cls, policy: PreTrainedModel, *, seed: int = 0) -> "Critic":
+    def from_policy(cls, policy: PreTrainedModel, *, seed: int = 0, streams: int = 1) -> "Critic":
         """Start from a copy of the policy's backbone, with a fresh head."""
-        return cls(copy.deepcopy(policy.base_model), seed=seed)
+        return cls(copy.deepcopy(policy.base_model), seed=seed, streams=streams)
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str, *, seed: int = 0, **kwargs: Any) -> "Critic":
+    def from_pretrained(cls, name_or_path: str, *, seed: int = 0, streams: int = 1, **kwargs: Any) -> "Critic":
         """Start from another model's backbone, with a fresh head, or from a critic that a run has saved."""
         folder = Path(name_or_path)
         saved = folder / WEIGHTS_FILE
         if not saved.is_file() or HEAD_KEY not in load_file(saved):
-            return cls(AutoModel.from_pretrained(name_or_path, **kwargs), seed=seed)
-        critic = cls(AutoModel.from_config(AutoConfig.from_pretrained(name_or_path)), seed=seed)
+            return cls(AutoModel.from_pretrained(name_or_path, **kwargs), seed=seed, streams=streams)
+        critic = cls(AutoModel.from_config(AutoConfig.from_pretrained(name_or_path)), seed=seed, streams=streams)
         _load_weights(saved, critic)
         return critic
 

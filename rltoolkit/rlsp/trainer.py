@@ -370,9 +370,11 @@ def _load(name_or_path: str, args: RLSPConfig) -> PreTrainedModel:
 
 def _new_critic(policy: PreTrainedModel, args: RLSPConfig) -> Critic:
     if args.critic_model_name_or_path is not None:
-        critic = Critic.from_pretrained(args.critic_model_name_or_path, seed=args.seed, dtype=policy.dtype)
+        critic = Critic.from_pretrained(
+            args.critic_model_name_or_path, seed=args.seed, streams=args.streams, dtype=policy.dtype
+        )
     else:
-        critic = Critic.from_policy(policy, seed=args.seed)
+        critic = Critic.from_policy(policy, seed=args.seed, streams=args.streams)
     # In 16 bits small steps round to nothing. DeepSpeed keeps float32 weights of its own, and wants one dtype.
     return critic if args.deepspeed_plugin is not None else critic.float()
 
