@@ -46,8 +46,8 @@ class RLSPConfig(GRPOConfig):
     critic: str = field(
         default="separate",
         metadata={
-            "help": "separate: a backbone of its own; lora: an adapter on the policy's frozen base, needs LoRA; shared: "
-            "a head on the policy's hidden states."
+            "help": "separate: a backbone of its own; lora: an adapter on the policy's frozen base, which needs LoRA; "
+            "shared: a head on the policy's hidden states."
         },
     )
     critic_learning_rate: float = field(default=2e-6, metadata={"help": "Peak learning rate of the critic."})
@@ -211,9 +211,9 @@ def _check(config: RLSPConfig) -> None:
             f"vllm_importance_sampling_clip_min is {low!r}, above vllm_importance_sampling_clip_max, which is "
             f"{high!r}; swap them, or set one to null"
         )
-    for name, known in _CHOICES.items():
-        if getattr(config, name) not in known:
-            problems.append(f"{name} is {getattr(config, name)!r}; give one of {', '.join(known)}")
+    for name, choices in _CHOICES.items():
+        if getattr(config, name) not in choices:
+            problems.append(f"{name} is {getattr(config, name)!r}; give one of {', '.join(choices)}")
     if config.loss_type != "dapo":
         problems.append(f"loss_type is {config.loss_type!r}; RLSP has its own loss, leave it at 'dapo'")
     if problems:

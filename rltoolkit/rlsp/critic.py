@@ -50,7 +50,7 @@ class Critic(nn.Module):
         self.head = ValueHead(hidden, outputs=streams, generator=generator)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """(B, T) ids and mask -> (B, T) or (B, T, streams) values in float32; position t has seen the tokens up to t."""
+        """(B, T) ids and mask -> (B, T) or (B, T, streams) values in float32; position t has seen tokens up to t."""
         hidden = self.backbone(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
         values: Tensor = self.head(hidden).float()
         return values
