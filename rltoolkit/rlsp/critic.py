@@ -1,4 +1,7 @@
-"""The critic of RLSP: a backbone of its own with a scalar head, living inside the trained model.
+"""The critics of RLSP that need no adapter, and how a critic lives inside the trained model.
+
+`Critic` has a backbone of its own, `SharedCritic` is a head on the policy's hidden states; rltoolkit.rlsp.critic_lora
+has the third kind. All are called with ids and mask, and give a value for every position.
 
 Inside, because the Trainer zeroes, clips, shards and saves what belongs to its model: a critic kept beside the model
 but in the optimiser would pile up gradients that nobody clears.
@@ -7,6 +10,7 @@ but in the optimiser would pile up gradients that nobody clears.
 import copy
 import functools
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MethodType
@@ -24,8 +28,11 @@ from rltoolkit.errors import ModelError
 __all__ = [
     "ActorCriticOutput",
     "Critic",
+    "SharedCritic",
     "attach_critic",
+    "fresh_head",
     "frozen_copy",
+    "head_values",
     "hide_critic",
     "load_critic",
     "parameters_by_owner",
@@ -45,15 +52,12 @@ class Critic(nn.Module):
     def __init__(self, backbone: PreTrainedModel, *, seed: int = 0, streams: int = 1) -> None:
         super().__init__()
         self.backbone = backbone
-        generator = torch.Generator().manual_seed(seed)
-        hidden = backbone.config.get_text_config().hidden_size
-        self.head = ValueHead(hidden, outputs=streams, generator=generator)
+        self.head = fresh_head(backbone, seed, streams)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """(B, T) ids and mask -> (B, T) or (B, T, streams) values in float32; position t has seen tokens up to t."""
         hidden = self.backbone(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
-        values: Tensor = self.head(hidden).float()
-        return values
+        return head_values(self.head, hidden)
 
     @classmethod
     def from_policy(cls, policy: PreTrainedModel, *, seed: int = 0, streams: int = 1) -> "Critic":
@@ -72,6 +76,38 @@ class Critic(nn.Module):
         return critic
 
 
+class SharedCritic(nn.Module):
+    """A head on the policy's last hidden states: values cost no forward of their own, and train the policy's trunk."""
+
+    def __init__(self, base: PreTrainedModel, *, seed: int = 0, streams: int = 1) -> None:
+        super().__init__()
+        self._policy = (base,)  # in a tuple: the policy is no part of the critic, it is the other way round
+        self.head = fresh_head(base, seed, streams)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """As `Critic.forward`, by a forward of the policy's backbone; the joint forward spares it."""
+        backbone = self._policy[0].base_model
+        hidden = backbone(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
+        return self.from_hidden(hidden)
+
+    def from_hidden(self, hidden: Tensor) -> Tensor:
+        """(B, T, H) last hidden states of the policy -> (B, T) or (B, T, streams) values in float32."""
+        return head_values(self.head, hidden)
+
+
+def fresh_head(model: PreTrainedModel, seed: int, streams: int) -> ValueHead:
+    """A value head as wide as the model, drawn from the seed alone."""
+    generator = torch.Generator().manual_seed(seed)
+    return ValueHead(model.config.get_text_config().hidden_size, outputs=streams, generator=generator)
+
+
+def head_values(head: ValueHead, hidden: Tensor) -> Tensor:
+    """Values in float32, also under autocast: 16 bits would tell apart only some hundred values between 0 and 1."""
+    with torch.autocast(hidden.device.type, enabled=False):
+        values: Tensor = head(hidden).float()
+    return values
+
+
 @dataclass
 class ActorCriticOutput(FusedCausalLMOutput):  # type: ignore[misc]
     """What the joint forward returns; a dataclass, so that wrappers for several processes see the tensors."""
@@ -83,7 +119,8 @@ def attach_critic(base: PreTrainedModel, critic: nn.Module) -> None:
     """Make the critic a submodule of `base` and let `base(..., return_values=True)` evaluate both in one forward.
 
     One forward, because two forwards and one backward are not what distributed wrappers expect. `base` must already
-    have TRL's fused head; with PEFT it is the model inside the adapter.
+    have TRL's fused head; with PEFT it is the model inside the adapter. A shared critic reads the hidden states of the
+    policy's own pass.
     """
     if hasattr(base, "critic"):
         raise ModelError("the model already has a submodule named critic; pass a model without one")
@@ -93,12 +130,27 @@ def attach_critic(base: PreTrainedModel, critic: nn.Module) -> None:
     # The wrapped signature stays that of the model: `generate` checks its arguments against it.
     @functools.wraps(type(base).forward)
     def forward(self: PreTrainedModel, *args: Any, return_values: bool = False, **kwargs: Any) -> Any:
-        output = policy_forward(*args, **kwargs)
         if not return_values:
-            return output
+            return policy_forward(*args, **kwargs)
+        if isinstance(self.critic, SharedCritic):
+            with _last_hidden_states(self.base_model) as seen:
+                output = policy_forward(*args, **kwargs)
+            return ActorCriticOutput(**output, state_values=self.critic.from_hidden(seen[-1]))
+        output = policy_forward(*args, **kwargs)
         return ActorCriticOutput(**output, state_values=self.critic(kwargs["input_ids"], kwargs["attention_mask"]))
 
     base.forward = MethodType(forward, base)
+
+
+@contextmanager
+def _last_hidden_states(backbone: nn.Module) -> Iterator[list[Tensor]]:
+    """What the backbone answers while the context is open: TRL's fused head does not hand it on."""
+    seen: list[Tensor] = []
+    handle = backbone.register_forward_hook(lambda _module, _args, output: seen.append(output.last_hidden_state))
+    try:
+        yield seen
+    finally:
+        handle.remove()
 
 
 def hide_critic(generation: Any) -> None:

@@ -25,6 +25,7 @@ from rltoolkit.rlsp.advantages import Moments
 from rltoolkit.rlsp.config import RLSPConfig
 from rltoolkit.rlsp.critic import (
     Critic,
+    SharedCritic,
     attach_critic,
     frozen_copy,
     hide_critic,
@@ -91,7 +92,8 @@ class RLSPTrainer(GRPOTrainer):
         args = args if args is not None else RLSPConfig(output_dir="runs/rlsp")
         _refuse_what_cannot_work(model, exploration_reward, args)
         policy = _load(model, args) if isinstance(model, str) else model
-        critic = critic if critic is not None else _new_critic(policy, args)
+        if critic is None and args.critic == "separate":
+            critic = _new_critic(policy, args)
         reference = frozen_copy(policy) if args.kl_coef > 0 and peft_config is None else None
 
         self.sampler: EpochSeededSampler | None = None
@@ -121,7 +123,7 @@ class RLSPTrainer(GRPOTrainer):
         )
         args.beta = 0.0
         self._use_reference(reference)
-        attach_critic(self._base_model(), critic)
+        attach_critic(self._base_model(), critic if critic is not None else self._critic_on_the_policy())
         if self.use_vllm:
             hide_critic(self.vllm_generation)
         self.add_callback(RolloutSchedule(self))
@@ -145,6 +147,9 @@ class RLSPTrainer(GRPOTrainer):
         cast = self.args.cast_lm_head_to_fp32
         add_fused_lm_head(reference, temperature=self.temperature, cast_lm_head_to_fp32=cast)
         self.ref_model = self.accelerator.prepare_model(reference, evaluation_mode=True)
+
+    def _critic_on_the_policy(self) -> nn.Module:
+        return SharedCritic(self._base_model(), seed=self.args.seed, streams=self.args.streams)
 
     def _base_model(self) -> PreTrainedModel:
         return self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model

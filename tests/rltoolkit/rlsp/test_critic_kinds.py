@@ -1,0 +1,87 @@
+"""The critics that share the policy's weights: what they see, what they train, what their files hold."""
+
+import copy
+
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+IDS = torch.tensor([[0, 5, 6, 7, 8], [4, 5, 9, 3, 6]])
+MASK = torch.tensor([[0, 1, 1, 1, 1], [1, 1, 1, 1, 1]])
+
+
+def lengths_reward(completions, completion_ids, **_):
+    return [1.0 - len(ids) / 8 for ids in completion_ids]
+
+
+def weights(model, *, critic):
+    named = model.named_parameters()
+    return {name: p.detach().clone() for name, p in named if ("critic." in name) is critic}
+
+
+def changed(before, after):
+    return {name for name in before if not torch.equal(before[name], after[name])}
+
+
+def joint(trainer, ids=IDS, mask=MASK):
+    labels = ids.masked_fill(mask == 0, -100)
+    return trainer.model(input_ids=ids, attention_mask=mask, labels=labels, fused_lm_head=True, return_values=True)
+
+
+def test_shared_values_come_out_of_the_policys_own_pass(make_trainer):
+    trainer = make_trainer(critic="shared")
+    passes = []
+    trainer.model.base_model.register_forward_hook(lambda *_: passes.append(1))
+    values = joint(trainer).state_values
+    assert len(passes) == 1
+    hidden = trainer.model(IDS, attention_mask=MASK, output_hidden_states=True).hidden_states[-1]
+    expected = (hidden @ trainer.critic.head.linear.weight.T).squeeze(-1)
+    torch.testing.assert_close(values, expected)
+    torch.testing.assert_close(trainer.critic(IDS, MASK), values)
+
+
+def test_the_shared_critics_value_loss_trains_the_trunk(make_trainer):
+    trainer = make_trainer(critic="shared")
+    joint(trainer).state_values.square().sum().backward()
+    trunk = {name: p for name, p in trainer.model.named_parameters() if name != "lm_head.weight"}
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in trunk.values())
+
+
+def test_only_the_shared_critics_head_has_the_critics_learning_rate(make_trainer):
+    trainer = make_trainer(critic="shared")
+    trainer.create_optimizer()
+    groups = [(g["lr"], p) for g in trainer.optimizer.param_groups for p in g["params"]]
+    assert [p is trainer.critic.head.linear.weight for rate, p in groups if rate == 1e-2] == [True]
+    assert len(groups) == len(list(trainer.model.parameters()))
+
+
+def test_shared_warm_up_moves_the_head_alone(make_trainer):
+    trainer = make_trainer(outcome=lengths_reward, critic="shared", critic_warmup_rollouts=2, weight_decay=0.1)
+    policy, critic = weights(trainer.model, critic=False), weights(trainer.model, critic=True)
+    trainer.train()
+    assert changed(policy, weights(trainer.model, critic=False)) == set()
+    assert changed(critic, weights(trainer.model, critic=True)) == {"critic.head.linear.weight"}
+
+
+def test_a_shared_critics_folder_holds_the_head_alone(make_trainer, tmp_path):
+    trainer = make_trainer(outcome=lengths_reward, critic="shared", max_steps=2)
+    trainer.train()
+    trainer.save_model(str(tmp_path / "model"))
+    reloaded, report = AutoModelForCausalLM.from_pretrained(tmp_path / "model", output_loading_info=True)
+    assert not report["unexpected_keys"]
+    assert not report["missing_keys"]
+    assert changed(weights(trainer.model, critic=False), dict(reloaded.named_parameters())) == set()
+    saved = load_file(tmp_path / "model" / "critic" / "model.safetensors")
+    assert list(saved) == ["head.linear.weight"]
+    assert torch.equal(saved["head.linear.weight"], trainer.critic.head.linear.weight)
+
+
+def test_training_with_a_shared_critic_resumes_to_the_same_weights(make_trainer, policy, tmp_path):
+    start = copy.deepcopy(policy)
+    options = {"outcome": lengths_reward, "critic": "shared", "save_strategy": "steps", "save_steps": 2, "kl_coef": 0.1}
+    straight = make_trainer(model=copy.deepcopy(start), **options)
+    straight.train()
+    resumed = make_trainer(model=copy.deepcopy(start), **options)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-2"))
+    for owner in (True, False):
+        assert changed(weights(straight.model, critic=owner), weights(resumed.model, critic=owner)) == set()
