@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Moments", "explained_variance", "gae", "masked_moments", "whiten"]
+__all__ = ["Moments", "correlation", "explained_variance", "gae", "masked_moments", "whiten"]
 
 VARIANCE_FLOOR = 1e-8
 
@@ -65,6 +65,16 @@ def explained_variance(returns: Moments, errors: Moments) -> float:
     """1 - Var(return - value) / Var(return): 1 for a perfect critic, 0 for a constant one, NaN without variance."""
     variance = _variance(returns)
     return float("nan") if variance < VARIANCE_FLOOR else 1.0 - _variance(errors) / variance
+
+
+def correlation(first: Moments, second: Moments, products: Moments) -> float:
+    """Pearson's correlation from the moments of two quantities and of their product; NaN where one does not vary."""
+    spread = _variance(first) * _variance(second)
+    if min(_variance(first), _variance(second)) < VARIANCE_FLOOR:
+        return float("nan")
+    tokens = max(1.0, products.tokens.item())
+    covariance = products.total.item() / tokens - (first.total.item() / tokens) * (second.total.item() / tokens)
+    return float(covariance / spread**0.5)
 
 
 def _variance(moments: Moments) -> float:

@@ -9,6 +9,7 @@ from trl import GRPOConfig
 from rltoolkit.errors import DataError
 from rltoolkit.recipe.schema import RolloutSection
 from rltoolkit.rlsp.correction import RATIO_MODES
+from rltoolkit.rlsp.stream_options import stream_problems
 
 __all__ = ["RLSPConfig", "sampling_options"]
 
@@ -42,6 +43,52 @@ class RLSPConfig(GRPOConfig):
         metadata={
             "help": "single: one scalar, as the paper has it; decoupled: a stream each for correctness and exploration."
         },
+    )
+    exploration_gamma: float | None = field(
+        default=None, metadata={"help": "Discount of the exploration stream (decoupled); null takes gamma."}
+    )
+    exploration_gae_lambda: float | None = field(
+        default=None, metadata={"help": "Decay of the exploration stream (decoupled); null takes gae_lambda."}
+    )
+    normalize_streams: bool = field(
+        default=True,
+        metadata={
+            "help": "Whiten each stream before they are added, weighted by alpha and 1 - alpha (decoupled); without, "
+            "weight 1 gives the single advantage where values and discounts agree."
+        },
+    )
+    exploration_control: str = field(
+        default="constant",
+        metadata={
+            "help": "How exploration is weighted beside correctness (decoupled). constant: exploration_weight; linear: "
+            "from there to exploration_weight_end over the training; floor: up while the smoothed outcome rate is "
+            "above outcome_floor, down while it is below; best: the same with outcome_floor as a share of the best "
+            "smoothed rate so far."
+        },
+    )
+    exploration_weight: float = field(
+        default=1.0, metadata={"help": "Weight of the exploration stream, or what it starts from (decoupled)."}
+    )
+    exploration_weight_end: float = field(
+        default=0.0, metadata={"help": "Weight of the exploration stream at the end of the training (control linear)."}
+    )
+    outcome_floor: float | None = field(
+        default=None,
+        metadata={"help": "Outcome rate (control floor), or share of the best one (control best), in (0, 1]."},
+    )
+    outcome_rate_decay: float = field(
+        default=0.8,
+        metadata={"help": "Smoothing of the outcome rate over rollouts, up to 0.999; 0 takes each as it is."},
+    )
+    exploration_weight_step: float = field(
+        default=4.0,
+        metadata={"help": "How fast the constraint moves the weight: log(weight) gains step * (rate - floor)."},
+    )
+    exploration_weight_min: float = field(
+        default=0.1, metadata={"help": "Lowest weight that the constraint may choose."}
+    )
+    exploration_weight_max: float = field(
+        default=4.0, metadata={"help": "Highest weight that the constraint may choose."}
     )
     critic: str = field(
         default="separate",
@@ -155,6 +202,15 @@ def _stand_in_group(config: RLSPConfig) -> int:
 _RANGES: dict[str, tuple[float, float, bool]] = {
     "gamma": (0, 1, True),
     "gae_lambda": (0, 1, True),
+    "exploration_gamma": (0, 1, True),
+    "exploration_gae_lambda": (0, 1, True),
+    "exploration_weight": (0, math.inf, True),
+    "exploration_weight_end": (0, math.inf, True),
+    "outcome_floor": (0, 1, False),
+    "outcome_rate_decay": (0, 0.999, True),
+    "exploration_weight_step": (0, math.inf, False),
+    "exploration_weight_min": (0, math.inf, False),
+    "exploration_weight_max": (0, math.inf, False),
     "kl_coef": (0, math.inf, True),
     "vf_coef": (0, math.inf, False),
     "cliprange_value": (0, math.inf, False),
@@ -168,7 +224,11 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
 }
 
 
-_CHOICES = {"advantage": ("single", "decoupled"), "critic": ("separate", "lora", "shared")}
+_CHOICES = {
+    "advantage": ("single", "decoupled"),
+    "critic": ("separate", "lora", "shared"),
+    "exploration_control": ("constant", "linear", "floor", "best"),
+}
 
 # options of GRPO's loss and of its group advantages, which are not used here
 _WITHOUT_EFFECT = (
@@ -186,8 +246,11 @@ _WITHOUT_EFFECT = (
 
 def _check(config: RLSPConfig) -> None:
     problems = []
+    own_defaults = {field.name: field.default for field in fields(config)}
     for name, (low, high, closed) in _RANGES.items():
         value = getattr(config, name)
+        if value is None and own_defaults[name] is None:
+            continue
         inside = value is not None and (low <= value if closed else low < value) and value <= high
         if not inside:
             sign = ">=" if closed else ">"
@@ -214,6 +277,7 @@ def _check(config: RLSPConfig) -> None:
     for name, choices in _CHOICES.items():
         if getattr(config, name) not in choices:
             problems.append(f"{name} is {getattr(config, name)!r}; give one of {', '.join(choices)}")
+    problems += stream_problems(config)
     if config.loss_type != "dapo":
         problems.append(f"loss_type is {config.loss_type!r}; RLSP has its own loss, leave it at 'dapo'")
     if problems:

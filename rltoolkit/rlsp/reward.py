@@ -1,12 +1,39 @@
 """Scalar rewards of RLSP and their placement on tokens: pure functions (Ye et al., arXiv 2502.06773)."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
-__all__ = ["decoupled_reward", "paper_reward", "token_rewards"]
+__all__ = ["RewardParts", "decoupled_reward", "paper_reward", "reward_parts", "token_rewards"]
 
 NO_BOX_PENALTY = 0.5  # of the released code; flat, correctness is not looked at
 JUDGE_FAILED_SCORE = 0.5  # what the released code takes for a judge that did not answer
+
+
+class RewardParts(NamedTuple):
+    """The two parts of the safe reward, (B,) each; the scalar is their sum."""
+
+    correctness: Tensor
+    exploration: Tensor
+
+
+def reward_parts(
+    outcome: Tensor,
+    exploration: Tensor,
+    has_answer: Tensor,
+    *,
+    alpha: float = 0.8,
+    no_answer_penalty: float = 0.5,
+) -> RewardParts:
+    """`alpha*outcome - no_answer_penalty*(1-has_answer)`, and `(1-alpha)*exploration*has_answer`; all arguments (B,).
+
+    outcome and exploration lie in [0, 1], has_answer in {0, 1}. NaN (unscorable) stays NaN in its own part.
+    """
+    outcome = _at_least_float32(outcome)
+    gate = has_answer.to(outcome.dtype)
+    correctness = alpha * outcome - no_answer_penalty * (1 - gate)
+    return RewardParts(correctness, (1 - alpha) * exploration.to(outcome.dtype) * gate)
 
 
 def decoupled_reward(
@@ -19,13 +46,10 @@ def decoupled_reward(
 ) -> Tensor:
     """Combine outcome and gated exploration; the safe mode, in which a correct answer always outranks a wrong one.
 
-    `alpha*outcome + (1-alpha)*exploration*has_answer - no_answer_penalty*(1-has_answer)`, all arguments (B,);
-    outcome and exploration lie in [0, 1], has_answer in {0, 1}. A NaN outcome (unscorable) stays NaN.
+    The sum of `reward_parts`, same arguments. NaN (unscorable) in one of them is NaN in the sum.
     """
-    outcome = _at_least_float32(outcome)
-    gate = has_answer.to(outcome.dtype)
-    earned = alpha * outcome + (1 - alpha) * exploration.to(outcome.dtype) * gate
-    return earned - no_answer_penalty * (1 - gate)
+    parts = reward_parts(outcome, exploration, has_answer, alpha=alpha, no_answer_penalty=no_answer_penalty)
+    return parts.correctness + parts.exploration
 
 
 def paper_reward(
