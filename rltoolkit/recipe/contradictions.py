@@ -167,6 +167,16 @@ def exploration_fits(draft: Draft) -> Iterator[Finding]:
         )
 
 
+def decoupled_has_two_streams(draft: Draft) -> Iterator[Finding]:
+    """Decoupled advantages need something to explore for."""
+    rewards = draft.sections.get("rewards")
+    if rewards is None or draft.train().get("advantage") != "decoupled":
+        return
+    if rewards.exploration is None or rewards.exploration.kind == "none":
+        remedy = "name a kind of exploration reward, or set train.advantage=single"
+        yield Finding("rewards.exploration", "is missing with train.advantage: decoupled", remedy=remedy)
+
+
 def files_exist(draft: Draft) -> Iterator[Finding]:
     """Every local path is there, every embedded name is known."""
     data, sft, model = (draft.sections.get(name) for name in ("data", "sft", "model"))
@@ -362,6 +372,7 @@ RULES: tuple[Rule, ...] = (
     one_precision,
     sampling_is_scored,
     exploration_fits,
+    decoupled_has_two_streams,
     files_exist,
     launch_fits,
     columns_are_named,

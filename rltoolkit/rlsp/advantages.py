@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Moments", "correlation", "explained_variance", "gae", "masked_moments", "whiten"]
+__all__ = ["Moments", "correlation", "explained_variance", "gae", "masked_moments", "standard_deviation", "whiten"]
 
 VARIANCE_FLOOR = 1e-8
 
@@ -75,6 +75,11 @@ def correlation(first: Moments, second: Moments, products: Moments) -> float:
     tokens = max(1.0, products.tokens.item())
     covariance = products.total.item() / tokens - (first.total.item() / tokens) * (second.total.item() / tokens)
     return float(covariance / spread**0.5)
+
+
+def standard_deviation(moments: Moments) -> float:
+    """Of the counted entries; 0 where nothing counts."""
+    return float(max(0.0, _variance(moments)) ** 0.5)
 
 
 def _variance(moments: Moments) -> float:

@@ -12,13 +12,14 @@ from reward_models.exploration import attempt_lines, paper_length
 from reward_models.reward_func import AsyncRewardFunction, RewardFunction, as_reward_func, completion_text
 from reward_models.verdict import Outcome, Verdict, Verifier
 from rltoolkit.rlsp.config import RLSPConfig
-from rltoolkit.rlsp.reward import decoupled_reward, paper_reward
+from rltoolkit.rlsp.reward import decoupled_reward, paper_reward, reward_parts
 
 __all__ = [
     "ResponseFacts",
     "as_outcome_function",
     "combine",
     "describe",
+    "stream_scores",
 ]
 
 RewardCallable = Callable[..., list[float | None]]
@@ -79,3 +80,15 @@ def combine(outcome: Tensor, exploration: Tensor | None, facts: Sequence[Respons
         return torch.where(outcome.isnan(), outcome, reward)
     effort = torch.zeros_like(outcome) if exploration is None else exploration
     return decoupled_reward(outcome, effort, has_answer, alpha=config.alpha, no_answer_penalty=config.no_answer_penalty)
+
+
+def stream_scores(
+    outcome: Tensor, exploration: Tensor | None, facts: Sequence[ResponseFacts], config: RLSPConfig
+) -> Tensor:
+    """What each advantage stream pays a response for, (B, S); their sum is the scalar of `combine`."""
+    if config.streams == 1:
+        return combine(outcome, exploration, facts, config).unsqueeze(1)
+    has_answer = torch.tensor([fact.has_answer for fact in facts], device=outcome.device)
+    effort = torch.zeros_like(outcome) if exploration is None else exploration
+    parts = reward_parts(outcome, effort, has_answer, alpha=config.alpha, no_answer_penalty=config.no_answer_penalty)
+    return torch.stack(parts, dim=1)

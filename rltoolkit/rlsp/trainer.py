@@ -34,6 +34,7 @@ from rltoolkit.rlsp.critic import (
     save_critic,
     split_state,
 )
+from rltoolkit.rlsp.exploration_weight import ExplorationWeight
 from rltoolkit.rlsp.forward import joined, score, values_of
 from rltoolkit.rlsp.observe import Rollout, rollout_metrics, sample_rows
 from rltoolkit.rlsp.sampler_gap import SamplerGap
@@ -42,11 +43,11 @@ from rltoolkit.rlsp.scoring import (
     ResponseFacts,
     RewardCallable,
     as_outcome_function,
-    combine,
     describe,
+    stream_scores,
 )
 from rltoolkit.rlsp.state import Remembering, load_state, save_state
-from rltoolkit.rlsp.streams import estimate
+from rltoolkit.rlsp.streams import estimate, outcome_rate
 from rltoolkit.rlsp.update import minibatch_loss, token_sums
 from rltoolkit.rollout.base import RolloutBackend, request_seed
 from rltoolkit.rollout.ranks import sample_together
@@ -100,6 +101,9 @@ class RLSPTrainer(GRPOTrainer):
         self.rollout_backend: RolloutBackend | None = None
         self._sampler_gap = SamplerGap(self)
         self._remembering: dict[str, Remembering] = {}
+        self._exploration_weight = ExplorationWeight(args)
+        if args.advantage == "decoupled":
+            self._remembering["exploration_weight"] = self._exploration_weight
         self._sample_sink = sample_sink
         self._outcome_function = as_outcome_function(outcome_reward)
         self._reward_parts: Tensor | None = None
@@ -135,7 +139,7 @@ class RLSPTrainer(GRPOTrainer):
     def _as_exploration_function(self, reward: ExplorationReward | RewardCallable) -> RewardCallable:
         if not isinstance(reward, ExplorationReward):
             return reward
-        # Not tied to the outcome: `combine` gates, and the samples keep what the effort alone was worth.
+        # Not tied to the outcome: `stream_scores` gates, and the samples keep what the effort alone was worth.
         return as_exploration_func(reward, decode=lambda ids: self._tokenizer.decode(ids, skip_special_tokens=True))
 
     def _use_reference(self, reference: PreTrainedModel | None) -> None:
@@ -244,7 +248,8 @@ class RLSPTrainer(GRPOTrainer):
         if parts is None:
             raise RuntimeError("TRL did not call _calculate_rewards during the rollout; this TRL is not supported")
         outcome, exploration = parts[:, 0], parts[:, 1] if parts.size(1) > 1 else None
-        total = combine(outcome, exploration, self._facts, self.args)
+        scores = stream_scores(outcome, exploration, self._facts, self.args)
+        total = scores.sum(1)
 
         mask = output["completion_mask"]
         if "tool_mask" in output:
@@ -257,7 +262,11 @@ class RLSPTrainer(GRPOTrainer):
         mask = mask * (~total.isnan()).unsqueeze(1).to(mask.dtype)  # unscorable: left out of loss and whitening
         with self.accelerator.autocast():
             values = values_of(self.critic, output, self.args.per_device_train_batch_size)
-        worth = estimate(total, old_logps, output.get("ref_per_token_logps"), values, mask, self.args, self._over_ranks)
+        ref_logps = output.get("ref_per_token_logps")
+        weight = self._weigh_exploration(outcome)
+        worth = estimate(
+            scores, old_logps, ref_logps, values, mask, self.args, self._over_ranks, exploration_weight=weight
+        )
         output.update(
             advantages=worth.advantages,
             returns=worth.returns,
@@ -292,6 +301,18 @@ class RLSPTrainer(GRPOTrainer):
             self.args.per_device_train_batch_size,
         )
         return torch.as_tensor(logps)
+
+    def _weigh_exploration(self, outcome: Tensor) -> float:
+        """The weight of the exploration stream for a rollout with these outcomes; an evaluation does not move it."""
+        if self.args.advantage == "decoupled" and self.model.training:
+            self._exploration_weight.observe(
+                outcome_rate(outcome, self._over_ranks),
+                progress=self.state.global_step / max(1, self.state.max_steps),
+                learning=not self.critic_warming_up(self.state.global_step),
+            )
+            for name, value in self._exploration_weight.metrics().items():
+                self._metrics[self._mode][name].append(value)
+        return self._exploration_weight.weight
 
     def _over_ranks(self, moments: Moments) -> Moments:
         summed = self.accelerator.reduce(torch.stack(moments), reduction="sum")
@@ -391,6 +412,11 @@ def _refuse_what_cannot_work(model: Any, exploration: Any, args: RLSPConfig) -> 
         raise ModelError(
             f"in paper mode the exploration reward is the judge's score, and {type(exploration).__name__} is none; its "
             "length term is length_constant. Pass None or a judge, or set paper_compat to False"
+        )
+    if args.advantage == "decoupled" and exploration is None:
+        raise ModelError(
+            "advantage is 'decoupled' without an exploration reward, so its stream would be empty; pass one, or set "
+            "advantage to 'single'"
         )
     plugin = args.deepspeed_plugin
     stage = 0 if plugin is None else plugin.zero_stage
