@@ -56,9 +56,9 @@ def run(folder: Path, seed: int, overrides: Sequence[str]) -> dict[str, Any]:
     return {"overrides": list(overrides), **summary, "stopping": stopping}
 
 
-def start(folder: Path, seed: int, overrides: Sequence[str]) -> None:
+def start(folder: Path, seed: int, overrides: Sequence[str], recipe: str = RECIPE) -> None:
     """Start the training command and wait for its end."""
-    arguments = [RECIPE, f"seed={seed}", f"output_dir={folder}", *overrides]
+    arguments = [recipe, f"seed={seed}", f"output_dir={folder}", *overrides]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1"}
     with folder.with_suffix(".log").open("w") as log:
         command = [sys.executable, "-m", "rltoolkit.train", *arguments]
