@@ -25,6 +25,7 @@ from reward_models.math_answers import MathVerifier
 from reward_models.numeric import NumericVerifier
 from reward_models.pool import VerifierPool
 from reward_models.regex import RegexVerifier
+from reward_models.repetition import repeated_share
 from reward_models.reward_func import AsyncRewardFunction, RewardFunction, as_reward_func
 from reward_models.text_match import ExactVerifier
 from reward_models.verdict import Outcome, Verdict, Verifier
@@ -63,4 +64,5 @@ __all__ = [
     "as_reward_func",
     "count_attempts",
     "paper_length",
+    "repeated_share",
 ]

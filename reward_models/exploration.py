@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from reward_models.answers.boxes import first_simple_box, last_box
 from reward_models.errors import VerifierError
+from reward_models.repetition import repeated_share
 
 # A pattern is tried on a line of at most this many characters, so that one endless line cannot make it crawl.
 MAX_LINE_CHARS = 2000
@@ -30,14 +31,23 @@ class ExplorationReward(Protocol):
 
 
 class LengthExploration:
-    """u = min(1, L / target_tokens), with L the number of response tokens before the answer."""
+    """u = min(1, L / target_tokens), with L the number of response tokens before the answer.
 
-    def __init__(self, target_tokens: int) -> None:
+    `repetition_penalty` p in [0, 1] makes it u * (1 - p * r), where r is the share of the text before the answer that
+    repeats what stands earlier in it (`reward_models.repetition`). With 0, the default, the text is not looked at.
+
+    Raises:
+        VerifierError: `target_tokens` is below 1, or `repetition_penalty` is not in [0, 1].
+    """
+
+    def __init__(self, target_tokens: int, repetition_penalty: float = 0.0) -> None:
         self.target_tokens = _positive("target_tokens", target_tokens)
+        self.repetition_penalty = _share("repetition_penalty", repetition_penalty)
 
-    def score(self, response: str, token_count: int) -> float:  # noqa: ARG002  the protocol's argument
-        """Return u for one response; the text is not looked at."""
-        return min(1.0, max(0, token_count) / self.target_tokens)
+    def score(self, response: str, token_count: int) -> float:
+        """Return u for one response, less what repetition costs."""
+        effort = min(1.0, max(0, token_count) / self.target_tokens)
+        return effort * _unrepeated(_before_answer(response), self.repetition_penalty)
 
 
 class DistinctSteps:
@@ -46,19 +56,23 @@ class DistinctSteps:
     A repeated line counts once, and so do lines that differ only in white space or invisible characters. With
     `pattern` (a regular expression, searched in each line) only lines that match count as attempts, for
     example `pattern=r"="` for lines with an equation. A response whose lines take it too long has no score: `score`
-    raises TimeoutError, which `as_exploration_func` counts as failed.
+    raises TimeoutError, which `as_exploration_func` counts as failed. `repetition_penalty` is that of
+    `LengthExploration`, over all lines before the answer: a repeated line then costs something, beside earning nothing.
 
     Raises:
-        VerifierError: `target_steps` is below 1, or `pattern` is no regular expression.
+        VerifierError: `target_steps` is below 1, `pattern` is no regular expression, or `repetition_penalty` is not in
+            [0, 1].
     """
 
-    def __init__(self, target_steps: int, pattern: str | None = None) -> None:
+    def __init__(self, target_steps: int, pattern: str | None = None, repetition_penalty: float = 0.0) -> None:
         self.target_steps = _positive("target_steps", target_steps)
         self.pattern = compile_pattern(pattern)
+        self.repetition_penalty = _share("repetition_penalty", repetition_penalty)
 
     def score(self, response: str, token_count: int) -> float:  # noqa: ARG002  the protocol's argument
-        """Return u for one response; the number of tokens is not looked at."""
-        return min(1.0, count_attempts(response, self.pattern, distinct=True) / self.target_steps)
+        """Return u for one response, less what repetition costs; the number of tokens is not looked at."""
+        effort = min(1.0, count_attempts(response, self.pattern, distinct=True) / self.target_steps)
+        return effort * _unrepeated(_before_answer_line(response), self.repetition_penalty)
 
 
 def attempt_lines(response: str, pattern: str | re.Pattern[str] | None = None) -> list[str]:
@@ -124,6 +138,16 @@ def compile_pattern(pattern: str | re.Pattern[str] | None) -> Any:
         ) from error
 
 
+def _unrepeated(text: str, penalty: float) -> float:
+    """The factor that repetition leaves of a reward: 1 without a penalty."""
+    return 1.0 - penalty * repeated_share(text) if penalty > 0 else 1.0
+
+
+def _before_answer(response: str) -> str:
+    box = last_box(response)
+    return response if box is None else response[: box.start]
+
+
 def _before_answer_line(response: str) -> str:
     text = response.replace("\r\n", "\n").replace("\r", "\n")
     box = last_box(text)
@@ -139,6 +163,12 @@ def _normalised(line: str) -> str:
 
 def _left(end: float) -> float:
     return max(end - time.monotonic(), 1e-3)
+
+
+def _share(name: str, value: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 <= value <= 1.0:
+        raise VerifierError(f"{name} is {value!r}; expected a number in [0, 1], 0 for none")
+    return float(value)
 
 
 def _positive(name: str, value: int) -> int:

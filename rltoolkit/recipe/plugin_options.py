@@ -14,6 +14,9 @@ from rltoolkit.recipe.schema import OutcomeSection, Section, Text, groups_of, li
 AnswerPlace = Annotated[
     Literal["boxed", "marked", "lenient", "whole"], Field(description="where the answer stands in a response")
 ]
+RepetitionPenalty = Annotated[
+    float, Field(ge=0.0, le=1.0, description="what a response of nothing but repetition loses of its reward")
+]
 ThinkingEnd = Annotated[str | None, Field(description="only the text behind the last one counts")]
 
 
@@ -108,6 +111,7 @@ class LengthOptions(Section):
     """Keyword arguments of reward_models.exploration.LengthExploration."""
 
     target_tokens: Annotated[int, Field(ge=1, description="tokens before the answer that earn the whole reward")]
+    repetition_penalty: RepetitionPenalty = 0.0
 
 
 class DistinctStepsOptions(Section):
@@ -115,6 +119,7 @@ class DistinctStepsOptions(Section):
 
     target_steps: Annotated[int, Field(ge=1, description="distinct lines before the answer that earn the whole reward")]
     pattern: Annotated[str | None, BeforeValidator(_regular_expression)] = None
+    repetition_penalty: RepetitionPenalty = 0.0
 
 
 class JudgeOptions(Section):

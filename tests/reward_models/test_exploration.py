@@ -122,3 +122,32 @@ def test_any_text_gives_a_number_between_0_and_1(text: str, tokens: int) -> None
 def test_paper_length(response: str, length: float) -> None:
     """Before the first simple box; a box the released pattern cannot read is none."""
     assert paper_length(response) == length
+
+
+LOOP = "wait, let me try 3 + 5 again\n" * 4  # nine words and signs a line, three lines of four said before
+
+
+@pytest.mark.parametrize(("penalty", "left"), [(0.0, 1.0), (0.5, 0.625), (1.0, 0.25)])
+def test_repetition_costs_its_share(penalty: float, left: float) -> None:
+    response = LOOP + "\\boxed{8}"
+    assert LengthExploration(10, penalty).score(response, 5) == pytest.approx(0.5 * left)
+    assert DistinctSteps(2, repetition_penalty=penalty).score(response, 0) == pytest.approx(0.5 * left)
+
+
+def test_what_stands_behind_the_answer_costs_nothing() -> None:
+    response = "first this\nthen that\n\\boxed{8}\n" + LOOP
+    assert LengthExploration(10, 1.0).score(response, 5) == 0.5
+    assert DistinctSteps(4, repetition_penalty=1.0).score(response, 0) == 0.5
+
+
+@pytest.mark.parametrize("penalty", [-0.1, 1.5, float("nan"), True, "0.5", None])
+def test_a_penalty_that_is_no_share_is_refused(penalty: float) -> None:
+    for make in (LengthExploration, DistinctSteps):
+        with pytest.raises(VerifierError, match=r"repetition_penalty is .*; expected a number in \[0, 1\]"):
+            make(5, repetition_penalty=penalty)
+
+
+@given(st.text(), st.integers(0, 10_000), st.floats(0, 1))
+def test_a_penalty_only_takes_away(text: str, tokens: int, penalty: float) -> None:
+    assert 0.0 <= LengthExploration(100, penalty).score(text, tokens) <= LengthExploration(100).score(text, tokens)
+    assert 0.0 <= DistinctSteps(3, None, penalty).score(text, tokens) <= DistinctSteps(3).score(text, tokens)
