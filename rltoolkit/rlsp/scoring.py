@@ -36,8 +36,8 @@ class ResponseFacts:
     verdict: Verdict | None
 
 
-def as_outcome_function(reward: Verifier | RewardCallable) -> RewardCallable:
-    """A verifier becomes a reward function with a pool of its own; a reward function stays what it is."""
+def as_outcome_function(reward: Any) -> Any:
+    """A verifier becomes a reward function with a pool of its own; a function or a reward model stays what it is."""
     return as_reward_func(reward) if isinstance(reward, Verifier) else reward
 
 

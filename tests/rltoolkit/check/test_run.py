@@ -13,7 +13,7 @@ from rltoolkit.run.folder import RunFolder
 ROOT = Path(__file__).resolve().parents[3]
 RECIPES = sorted(path for path in ROOT.glob("recipes/*/*.yaml") if path.parent.name != "accelerate")
 # Add a recipe, and raise this number: a glob that finds nothing must not pass.
-NUMBER_OF_RECIPES = 6
+NUMBER_OF_RECIPES = 9
 ACCELERATE = ["cpu_ddp", "ddp", "fsdp2", "single_gpu", "zero2", "zero3"]
 CPU = Machine(gpus=0, memory_gib=8.0, vllm=False)
 TEXT = """\
