@@ -89,6 +89,8 @@ RANGES: dict[str, Range] = {
     "vf_coef": POSITIVE,
     "cliprange_value": POSITIVE,
     "critic_learning_rate": NOT_NEGATIVE,
+    "critic_lora_r": AT_LEAST_ONE,
+    "critic_lora_alpha": POSITIVE,
     "critic_warmup_rollouts": NOT_NEGATIVE,
     "alpha": FRACTION,
     "no_answer_penalty": NOT_NEGATIVE,

@@ -100,7 +100,14 @@ class RLSPConfig(GRPOConfig):
     critic_learning_rate: float = field(default=2e-6, metadata={"help": "Peak learning rate of the critic."})
     critic_model_name_or_path: str | None = field(
         default=None,
-        metadata={"help": "Model whose backbone the critic starts from; null takes the policy's own."},
+        metadata={
+            "help": "What the critic starts from: a model, a reward model, or the folder of a critic that a run has "
+            "saved (for lora and shared only that); null takes the policy's own backbone."
+        },
+    )
+    critic_lora_r: int = field(default=16, metadata={"help": "Rank of the critic's adapter (critic: lora)."})
+    critic_lora_alpha: float = field(
+        default=32.0, metadata={"help": "Scale of the critic's adapter, divided by its rank (critic: lora)."}
     )
     critic_warmup_rollouts: int = field(
         default=4,
@@ -215,6 +222,8 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
     "vf_coef": (0, math.inf, False),
     "cliprange_value": (0, math.inf, False),
     "critic_learning_rate": (0, math.inf, True),
+    "critic_lora_r": (1, math.inf, True),
+    "critic_lora_alpha": (0, math.inf, False),
     "critic_warmup_rollouts": (0, math.inf, True),
     "alpha": (0, 1, True),
     "no_answer_penalty": (0, math.inf, True),

@@ -12,14 +12,12 @@ import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from types import MethodType
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, PreTrainedModel
+from transformers import PreTrainedModel
 from trl.trainer.utils import FusedCausalLMOutput
 
 from reward_models.value_head import ValueHead
@@ -34,16 +32,11 @@ __all__ = [
     "frozen_copy",
     "head_values",
     "hide_critic",
-    "load_critic",
     "parameters_by_owner",
-    "save_critic",
     "split_state",
 ]
 
-CRITIC_FOLDER = "critic"
 CRITIC_KEY = "critic."
-WEIGHTS_FILE = "model.safetensors"
-HEAD_KEY = "head.linear.weight"
 
 
 class Critic(nn.Module):
@@ -63,17 +56,6 @@ class Critic(nn.Module):
     def from_policy(cls, policy: PreTrainedModel, *, seed: int = 0, streams: int = 1) -> "Critic":
         """Start from a copy of the policy's backbone, with a fresh head."""
         return cls(copy.deepcopy(policy.base_model), seed=seed, streams=streams)
-
-    @classmethod
-    def from_pretrained(cls, name_or_path: str, *, seed: int = 0, streams: int = 1, **kwargs: Any) -> "Critic":
-        """Start from another model's backbone, with a fresh head, or from a critic that a run has saved."""
-        folder = Path(name_or_path)
-        saved = folder / WEIGHTS_FILE
-        if not saved.is_file() or HEAD_KEY not in load_file(saved):
-            return cls(AutoModel.from_pretrained(name_or_path, **kwargs), seed=seed, streams=streams)
-        critic = cls(AutoModel.from_config(AutoConfig.from_pretrained(name_or_path)), seed=seed, streams=streams)
-        _load_weights(saved, critic)
-        return critic
 
 
 class SharedCritic(nn.Module):
@@ -179,33 +161,6 @@ def split_state(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, 
         else:
             policy[name] = tensor
     return policy, critic
-
-
-def save_critic(folder: Path, critic: nn.Module, state: dict[str, Tensor]) -> None:
-    """Write the critic's weights (and its backbone's config, where it has one) into `folder`/critic."""
-    target = folder / CRITIC_FOLDER
-    target.mkdir(parents=True, exist_ok=True)
-    config = getattr(getattr(critic, "backbone", None), "config", None)
-    if config is not None:
-        config.save_pretrained(target)
-    # clones: safetensors refuses tensors that share memory, as tied weights do
-    save_file({name: tensor.detach().cpu().clone() for name, tensor in state.items()}, target / WEIGHTS_FILE)
-
-
-def load_critic(folder: Path, critic: nn.Module) -> None:
-    """Load what `save_critic` wrote; raises ModelError when it is missing or belongs to another critic."""
-    path = folder / CRITIC_FOLDER / WEIGHTS_FILE
-    if not path.is_file():
-        raise ModelError(f"{path} does not exist; {folder} is no checkpoint of RLSP, or its critic was deleted")
-    _load_weights(path, critic)
-
-
-def _load_weights(path: Path, critic: nn.Module) -> None:
-    device = next(critic.parameters()).device
-    try:
-        critic.load_state_dict(load_file(path, device=str(device)))
-    except RuntimeError as error:
-        raise ModelError(f"{path} does not fit this critic: {error}") from error
 
 
 def frozen_copy(policy: PreTrainedModel) -> PreTrainedModel:

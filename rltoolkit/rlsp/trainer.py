@@ -23,17 +23,9 @@ from reward_models.verdict import Verifier
 from rltoolkit.errors import ModelError
 from rltoolkit.rlsp.advantages import Moments
 from rltoolkit.rlsp.config import RLSPConfig
-from rltoolkit.rlsp.critic import (
-    Critic,
-    SharedCritic,
-    attach_critic,
-    frozen_copy,
-    hide_critic,
-    load_critic,
-    parameters_by_owner,
-    save_critic,
-    split_state,
-)
+from rltoolkit.rlsp.critic import attach_critic, frozen_copy, hide_critic, parameters_by_owner, split_state
+from rltoolkit.rlsp.critic_files import load_critic, save_critic
+from rltoolkit.rlsp.critic_start import critic_on, refuse_other_tokens, separate_critic
 from rltoolkit.rlsp.exploration_weight import ExplorationWeight
 from rltoolkit.rlsp.forward import joined, score, values_of
 from rltoolkit.rlsp.observe import Rollout, rollout_metrics, sample_rows
@@ -63,10 +55,12 @@ SampleSink = Callable[[int, int, Sequence[SampleRow]], None]
 class RLSPTrainer(GRPOTrainer):
     """Trains a policy and a critic with PPO on an outcome reward and an exploration reward, kept apart.
 
-    `model` is a name, a folder or a model. `outcome_reward` is a verifier or a TRL reward function,
+    `model` is a name, a folder or a model. `outcome_reward` is a verifier, a TRL reward function or
+    a reward model (name, folder or a sequence classifier with one label),
     `exploration_reward` an ExplorationReward or a TRL reward function with values in [0, 1], or None.
     The dataset has a column `prompt` and the reference column that the verifier reads (`answer`).
-    `critic` is a module (input_ids, attention_mask) -> values (B, T); None makes one from the policy's backbone.
+    `critic` is a module (input_ids, attention_mask) -> values (B, T), or (B, T, 2) for decoupled advantages; None
+    makes the kind that `args.critic` names.
     Responses come from TRL (its `use_vllm` or `generate`), or from the attribute `rollout_backend` where it is set: a
     backend in each process, which is woken and given the policy's weights before every rollout and sleeps after it.
     Where that backend is not the trained module itself, TRL's `vllm_importance_sampling_*` options apply to it.
@@ -78,7 +72,7 @@ class RLSPTrainer(GRPOTrainer):
     def __init__(
         self,
         model: str | PreTrainedModel,
-        outcome_reward: Verifier | RewardCallable,
+        outcome_reward: Verifier | RewardCallable | str | PreTrainedModel,
         exploration_reward: ExplorationReward | RewardCallable | None = None,
         args: RLSPConfig | None = None,
         train_dataset: Dataset | None = None,
@@ -92,9 +86,10 @@ class RLSPTrainer(GRPOTrainer):
     ) -> None:
         args = args if args is not None else RLSPConfig(output_dir="runs/rlsp")
         _refuse_what_cannot_work(model, exploration_reward, args)
+        _refuse_two_critics(critic, args)
         policy = _load(model, args) if isinstance(model, str) else model
         if critic is None and args.critic == "separate":
-            critic = _new_critic(policy, args)
+            critic = separate_critic(policy, args)
         reference = frozen_copy(policy) if args.kl_coef > 0 and peft_config is None else None
 
         self.sampler: EpochSeededSampler | None = None
@@ -127,7 +122,9 @@ class RLSPTrainer(GRPOTrainer):
         )
         args.beta = 0.0
         self._use_reference(reference)
-        attach_critic(self._base_model(), critic if critic is not None else self._critic_on_the_policy())
+        critic = critic if critic is not None else critic_on(self._base_model(), args)
+        refuse_other_tokens(critic, len(self._tokenizer))
+        attach_critic(self._base_model(), critic)
         if self.use_vllm:
             hide_critic(self.vllm_generation)
         self.add_callback(RolloutSchedule(self))
@@ -151,9 +148,6 @@ class RLSPTrainer(GRPOTrainer):
         cast = self.args.cast_lm_head_to_fp32
         add_fused_lm_head(reference, temperature=self.temperature, cast_lm_head_to_fp32=cast)
         self.ref_model = self.accelerator.prepare_model(reference, evaluation_mode=True)
-
-    def _critic_on_the_policy(self) -> nn.Module:
-        return SharedCritic(self._base_model(), seed=self.args.seed, streams=self.args.streams)
 
     def _base_model(self) -> PreTrainedModel:
         return self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
@@ -394,15 +388,14 @@ def _load(name_or_path: str, args: RLSPConfig) -> PreTrainedModel:
     return AutoModelForCausalLM.from_pretrained(name_or_path, **options)
 
 
-def _new_critic(policy: PreTrainedModel, args: RLSPConfig) -> Critic:
-    if args.critic_model_name_or_path is not None:
-        critic = Critic.from_pretrained(
-            args.critic_model_name_or_path, seed=args.seed, streams=args.streams, dtype=policy.dtype
+def _refuse_two_critics(critic: nn.Module | None, args: RLSPConfig) -> None:
+    """A module of the user and a choice in the config cannot both hold; "separate" is the default, and no choice."""
+    if critic is not None and (args.critic != "separate" or args.critic_model_name_or_path is not None):
+        choice = args.critic_model_name_or_path or repr(args.critic)
+        raise ModelError(
+            f"a critic is given as a module ({type(critic).__name__}), and the config asks for {choice}; give one of "
+            "the two"
         )
-    else:
-        critic = Critic.from_policy(policy, seed=args.seed, streams=args.streams)
-    # In 16 bits small steps round to nothing. DeepSpeed keeps float32 weights of its own, and wants one dtype.
-    return critic if args.deepspeed_plugin is not None else critic.float()
 
 
 def _refuse_what_cannot_work(model: Any, exploration: Any, args: RLSPConfig) -> None:

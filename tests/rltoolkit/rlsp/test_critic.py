@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from rltoolkit.errors import ModelError
-from rltoolkit.rlsp.critic import Critic, hide_critic, load_critic, save_critic, split_state
+from rltoolkit.rlsp.critic import Critic, hide_critic, split_state
+from rltoolkit.rlsp.critic_files import load_critic, save_critic
+from rltoolkit.rlsp.critic_start import critic_from
 
 IDS = torch.tensor([[5, 6, 7, 8]])
 MASK = torch.ones_like(IDS)
@@ -33,13 +35,13 @@ def test_the_copy_is_apart_from_the_policy(policy):
 def test_a_saved_critic_is_where_another_run_can_start(policy, tmp_path):
     critic = Critic.from_policy(policy, seed=3)
     save_critic(tmp_path, critic, critic.state_dict())
-    reloaded = Critic.from_pretrained(str(tmp_path / "critic"), seed=9, dtype=torch.float32)
+    reloaded = critic_from(str(tmp_path / "critic"), seed=9, dtype=torch.float32)
     torch.testing.assert_close(reloaded(IDS, MASK), critic(IDS, MASK))
 
 
 def test_a_policys_backbone_starts_a_critic_too(policy, tmp_path):
     policy.save_pretrained(tmp_path)
-    critic = Critic.from_pretrained(str(tmp_path), dtype=torch.float32)
+    critic = critic_from(str(tmp_path), dtype=torch.float32)
     assert torch.equal(critic.backbone.embed_tokens.weight, policy.model.embed_tokens.weight)
 
 
