@@ -81,14 +81,14 @@ class RLSPConfig(GRPOConfig):
         metadata={"help": "Smoothing of the outcome rate over rollouts, up to 0.999; 0 takes each as it is."},
     )
     exploration_weight_step: float = field(
-        default=4.0,
+        default=10.0,
         metadata={"help": "How fast the constraint moves the weight: log(weight) gains step * (rate - floor)."},
     )
     exploration_weight_min: float = field(
         default=0.1, metadata={"help": "Lowest weight that the constraint may choose."}
     )
     exploration_weight_max: float = field(
-        default=4.0, metadata={"help": "Highest weight that the constraint may choose."}
+        default=2.0, metadata={"help": "Highest weight that the constraint may choose."}
     )
     critic: str = field(
         default="separate",
