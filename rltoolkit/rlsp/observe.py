@@ -9,10 +9,11 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from rltoolkit.rlsp.config import RLSPConfig
-from rltoolkit.rlsp.scoring import ResponseFacts
+from rltoolkit.rlsp.scoring import ResponseFacts, exploration_paid
+from rltoolkit.rlsp.watch import Signs
 from rltoolkit.run.samples import SampleRow
 
-__all__ = ["Rollout", "rollout_metrics", "sample_rows"]
+__all__ = ["Rollout", "rollout_metrics", "sample_rows", "truncated"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,14 @@ class Rollout:
     outcome: Tensor
     exploration: Tensor | None
     facts: Sequence[ResponseFacts]
+    signs: Sequence[Signs]
     mask: Tensor
+
+    @property
+    def lengths(self) -> Tensor:
+        """(B,) tokens per response, with the end-of-sequence token."""
+        lengths: Tensor = self.output["completion_mask"].sum(1)
+        return lengths
 
 
 def rollout_metrics(rollout: Rollout, config: RLSPConfig, eos_token_ids: Sequence[int]) -> tuple[list[str], Tensor]:
@@ -34,20 +42,29 @@ def rollout_metrics(rollout: Rollout, config: RLSPConfig, eos_token_ids: Sequenc
     """
     score, mask = rollout.score, rollout.mask
     device = score.device
-    facts = rollout.facts
+    facts, signs = rollout.facts, rollout.signs
 
     def of_facts(values: Sequence[float]) -> Tensor:
         return torch.tensor(values, dtype=torch.float64, device=device)
 
+    turned_back = of_facts([sign.backtracked for sign in signs])
     exploration = rollout.exploration if rollout.exploration is not None else torch.full_like(score, torch.nan)
     per_response = {
         "reward/total": score,
         "reward/outcome": rollout.outcome,
         "reward/exploration": exploration,
+        "reward/exploration_paid": exploration_paid(rollout.exploration, facts, config, like=score),
+        "reward/exploration_at_cap": (exploration >= 1).double().masked_fill(exploration.isnan(), torch.nan),
         "reward/unscorable": score.isnan(),
         "reward/clipped": score.abs() >= config.reward_clip if config.paper_compat else torch.zeros_like(score),
         "format_rate": of_facts([fact.has_answer for fact in facts]),
         "attempts": of_facts([fact.attempts for fact in facts]),
+        "distinct_attempts": of_facts([sign.distinct_attempts for sign in signs]),
+        "backtracking/phrases": of_facts([sign.phrases for sign in signs]),
+        "backtracking/after_miss": of_facts([sign.after_miss for sign in signs]),
+        "backtracking/responses": turned_back,
+        "backtracking/solved": turned_back * rollout.outcome,
+        "repetition": of_facts([sign.repetition for sign in signs]),
         "completions/truncated": truncated(rollout.output, eos_token_ids),
     }
     sums = [_sum_and_count(values) for values in per_response.values()]
@@ -73,7 +90,7 @@ def sample_rows(
     output, mask = rollout.output, rollout.mask
     cut = truncated(output, eos_token_ids).tolist()
     rows = []
-    for row, fact in enumerate(rollout.facts):
+    for row, (fact, signs) in enumerate(zip(rollout.facts, rollout.signs, strict=True)):
         prompt = output["prompt_ids"][row][output["prompt_mask"][row].bool()].tolist()
         counted = mask[row].bool()
         advantages = output["advantages"][row][counted]
@@ -93,6 +110,10 @@ def sample_rows(
                 advantage_std=_or_none(advantages.std(correction=0)),
                 value_first=float(output["old_values"][row, 0].sum()),
                 truncated=bool(cut[row]),
+                attempts=fact.attempts,
+                distinct_attempts=signs.distinct_attempts,
+                backtracks=signs.phrases + signs.after_miss,
+                repetition=signs.repetition,
             )
         )
     return rows

@@ -92,3 +92,30 @@ def stream_scores(
     effort = torch.zeros_like(outcome) if exploration is None else exploration
     parts = reward_parts(outcome, effort, has_answer, alpha=config.alpha, no_answer_penalty=config.no_answer_penalty)
     return torch.stack(parts, dim=1)
+
+
+def exploration_paid(
+    exploration: Tensor | None, facts: Sequence[ResponseFacts], config: RLSPConfig, *, like: Tensor
+) -> Tensor:
+    """What exploration earned each response, (B,), apart from the outcome; NaN where none is paid or it failed.
+
+    In safe mode the gated exploration reward, in [0, 1]. In paper mode the released reward of a wrong answer, which is
+    its length term and the judge's part. `like` gives device and dtype.
+    """
+    if config.paper_compat:
+        if exploration is None and config.length_constant == 0:
+            return torch.full_like(like, torch.nan)
+        length = torch.tensor([fact.paper_length for fact in facts], device=like.device)
+        wrong = torch.zeros_like(like)
+        return paper_reward(
+            wrong,
+            torch.ones_like(like),
+            length,
+            exploration,
+            c=config.length_constant,
+            alpha=config.alpha,
+            clip=config.reward_clip,
+        )
+    if exploration is None:
+        return torch.full_like(like, torch.nan)
+    return exploration * torch.tensor([fact.has_answer for fact in facts], dtype=like.dtype, device=like.device)

@@ -22,13 +22,15 @@ from reward_models.exploration_func import as_exploration_func
 from reward_models.verdict import Verifier
 from rltoolkit.errors import ModelError
 from rltoolkit.rlsp.advantages import Moments
+from rltoolkit.rlsp.alarm import HackingAlarm
 from rltoolkit.rlsp.config import RLSPConfig
 from rltoolkit.rlsp.critic import attach_critic, frozen_copy, hide_critic, parameters_by_owner, split_state
 from rltoolkit.rlsp.critic_files import load_critic, save_critic
 from rltoolkit.rlsp.critic_start import critic_on, refuse_other_tokens, separate_critic
 from rltoolkit.rlsp.exploration_weight import ExplorationWeight
 from rltoolkit.rlsp.forward import joined, score, values_of
-from rltoolkit.rlsp.observe import Rollout, rollout_metrics, sample_rows
+from rltoolkit.rlsp.observe import Rollout
+from rltoolkit.rlsp.observer import Observer
 from rltoolkit.rlsp.sampler_gap import SamplerGap
 from rltoolkit.rlsp.schedule import EpochSeededSampler, RolloutSchedule
 from rltoolkit.rlsp.scoring import (
@@ -41,6 +43,7 @@ from rltoolkit.rlsp.scoring import (
 from rltoolkit.rlsp.state import Remembering, load_state, save_state
 from rltoolkit.rlsp.streams import estimate, outcome_rate
 from rltoolkit.rlsp.update import minibatch_loss, token_sums
+from rltoolkit.rlsp.watch import Backtracking
 from rltoolkit.rollout.base import RolloutBackend, request_seed
 from rltoolkit.rollout.ranks import sample_together
 from rltoolkit.rollout.transformers_backend import TransformersBackend
@@ -64,7 +67,9 @@ class RLSPTrainer(GRPOTrainer):
     Responses come from TRL (its `use_vllm` or `generate`), or from the attribute `rollout_backend` where it is set: a
     backend in each process, which is woken and given the policy's weights before every rollout and sleeps after it.
     Where that backend is not the trained module itself, TRL's `vllm_importance_sampling_*` options apply to it.
-    `sample_sink(step, rank, rows)` receives every rollout.
+    `sample_sink(step, rank, rows)` receives every rollout. `alarm` watches for reward hacking; it learns of held-out
+    rates from `evaluate`, or from who measures them (`alarm.judge`, on every rank). `backtracking` says by which
+    phrases a response turns back, for languages other than English.
 
     Raises ModelError, DataError or ValueError before training for what cannot work.
     """
@@ -83,6 +88,8 @@ class RLSPTrainer(GRPOTrainer):
         callbacks: list[TrainerCallback] | None = None,
         *,
         sample_sink: SampleSink | None = None,
+        alarm: HackingAlarm | None = None,
+        backtracking: Backtracking | None = None,
     ) -> None:
         args = args if args is not None else RLSPConfig(output_dir="runs/rlsp")
         _refuse_what_cannot_work(model, exploration_reward, args)
@@ -95,7 +102,10 @@ class RLSPTrainer(GRPOTrainer):
         self.sampler: EpochSeededSampler | None = None
         self.rollout_backend: RolloutBackend | None = None
         self._sampler_gap = SamplerGap(self)
-        self._remembering: dict[str, Remembering] = {}
+        self.alarm = alarm if alarm is not None else HackingAlarm()
+        self._backtracking = backtracking if backtracking is not None else Backtracking()
+        self._observer = Observer(self, self.alarm)
+        self._remembering: dict[str, Remembering] = {"hacking_alarm": self.alarm}
         self._exploration_weight = ExplorationWeight(args)
         if args.advantage == "decoupled":
             self._remembering["exploration_weight"] = self._exploration_weight
@@ -269,7 +279,8 @@ class RLSPTrainer(GRPOTrainer):
             loss_mask=mask,
             num_items_in_batch=self.accelerator.gather(mask.sum()).sum(),
         )
-        self._observe(Rollout(output, total, outcome, exploration, self._facts, mask), worth.metrics)
+        signs = [self._backtracking.signs(fact.text) for fact in self._facts]
+        self._observer.see(Rollout(output, total, outcome, exploration, self._facts, signs, mask), worth.metrics)
         return output
 
     @property
@@ -312,18 +323,19 @@ class RLSPTrainer(GRPOTrainer):
         summed = self.accelerator.reduce(torch.stack(moments), reduction="sum")
         return Moments(*summed.unbind())
 
-    def _observe(self, rollout: Rollout, further: dict[str, float]) -> None:
-        mode = self._mode
-        names, numbers = rollout_metrics(rollout, self.args, self.eos_token_ids)
-        totals = self.accelerator.reduce(numbers, reduction="sum")
-        for name, (total, count) in zip(names, totals.tolist(), strict=True):
-            if count > 0:
-                self._metrics[mode][name].append(total / count)
-        for name, value in further.items():
-            self._metrics[mode][name].append(value)
-        if self._sample_sink is not None and mode == "train":
-            rows = sample_rows(rollout, self.state.global_step, self._tokenizer, self.eos_token_ids)
-            self._sample_sink(self.state.global_step, self.accelerator.process_index, rows)
+    def evaluation_loop(
+        self,
+        dataloader: Any,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> Any:
+        """The Trainer's own; the alarm hears what the responses were worth."""
+        self._observer.forget_held_out()
+        output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
+        self._observer.judge(metric_key_prefix)
+        return output
 
     # ---- update -------------------------------------------------------------------------------------------------
 
@@ -358,9 +370,10 @@ class RLSPTrainer(GRPOTrainer):
             self._metrics[self._mode][name].append(total / max(1.0, totals[-1]))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the critic's learning rate to what the Trainer logs."""
+        """Add the critic's learning rate and the alarm to what the Trainer logs."""
         if self.model.training and self.optimizer is not None and "learning_rate" in logs:
             logs["critic_learning_rate"] = self.optimizer.param_groups[-1]["lr"]
+        self._observer.add_to(logs)
         super().log(logs, start_time)
 
     # ---- files --------------------------------------------------------------------------------------------------

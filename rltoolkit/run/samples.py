@@ -30,6 +30,10 @@ class SampleRow:
     advantage_std: float | None
     value_first: float | None  # the critic's value before the first response token
     truncated: bool  # the token limit ended the response
+    attempts: int | None = None  # lines before the answer
+    distinct_attempts: int | None = None  # different ones
+    backtracks: int | None = None  # phrases of turning back, and attempts after a miss
+    repetition: float | None = None  # share of the response that repeats what stands earlier in it
 
 
 def write_samples(samples_dir: Path, step: int, rank: int, rows: Sequence[SampleRow]) -> Path:
@@ -42,10 +46,15 @@ def write_samples(samples_dir: Path, step: int, rank: int, rows: Sequence[Sample
         columns[name] = [list(ids) for ids in columns[name]]
     table = pa.table(columns, schema=_schema())
     samples_dir.mkdir(parents=True, exist_ok=True)
-    path = samples_dir / f"step-{step:06d}-rank-{rank}.parquet"
+    path = samples_dir / sample_file(step, rank)
     with replacing(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
     return path
+
+
+def sample_file(step: int, rank: int) -> str:
+    """Name of the file with the samples of one rollout and process."""
+    return f"step-{step:06d}-rank-{rank}.parquet"
 
 
 def read_samples(samples_dir: Path) -> "pa.Table":
@@ -54,7 +63,9 @@ def read_samples(samples_dir: Path) -> "pa.Table":
     import pyarrow.parquet as pq
 
     paths = sorted(samples_dir.glob("step-*.parquet"), key=_step_and_rank)
-    return pa.concat_tables([pq.read_table(path) for path in paths]) if paths else _schema().empty_table()
+    tables = [pq.read_table(path) for path in paths]
+    # files of an older version lack the newer columns: null there
+    return pa.concat_tables(tables, promote_options="default") if tables else _schema().empty_table()
 
 
 def _step_and_rank(path: Path) -> tuple[int, int]:
@@ -76,5 +87,8 @@ def _schema() -> "pa.Schema":
         "verdict": pa.string(),
         "extracted": pa.string(),
         "truncated": pa.bool_(),
+        "attempts": pa.int64(),
+        "distinct_attempts": pa.int64(),
+        "backtracks": pa.int64(),
     }
     return pa.schema([(field.name, types.get(field.name, pa.float64())) for field in dataclasses.fields(SampleRow)])
