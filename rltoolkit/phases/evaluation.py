@@ -1,5 +1,6 @@
 """Evaluation of a policy on the recipe's tasks, before, during and after training."""
 
+from collections.abc import Callable
 from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -14,9 +15,23 @@ from rltoolkit.rollout.base import RolloutBackend
 from rltoolkit.rollout.ranks import on_main_process
 from rltoolkit.types import SamplingParams
 
-__all__ = ["GREEDY", "SAMPLED", "EvaluationCallback", "evaluate_task", "evaluate_tasks", "evaluation_phase", "number"]
+__all__ = [
+    "GREEDY",
+    "SAMPLED",
+    "EvaluationCallback",
+    "Listener",
+    "evaluate_task",
+    "evaluate_tasks",
+    "evaluation_phase",
+    "number",
+]
 
 GREEDY, SAMPLED = "accuracy", "sampled"  # as the metrics and summary.json call them
+
+Results = dict[str, dict[str, Any]]
+"""What `evaluate_tasks` returns: by task, greedy and sampled, the numbers of a TaskResult as JSON."""
+Listener = Callable[[int, Results], None]
+"""Called with step and results of an evaluation in training, on every process."""
 
 
 def evaluation_phase(run: Run, phase: str, model: str, *, step: int) -> None:
@@ -34,7 +49,7 @@ def evaluation_phase(run: Run, phase: str, model: str, *, step: int) -> None:
     on_main_process(f"finish phase {phase}", work)
 
 
-def evaluate_tasks(run: Run, backend: RolloutBackend, *, step: int, samples_prefix: str) -> dict[str, dict[str, Any]]:
+def evaluate_tasks(run: Run, backend: RolloutBackend, *, step: int, samples_prefix: str) -> Results:
     """Greedy and sampled accuracy of every task, written to the metrics; results by task name."""
     results: dict[str, dict[str, Any]] = {}
     for task in run.tasks:
@@ -91,23 +106,26 @@ def _sentence(task: str, step: int, numbers: dict[str, TaskResult]) -> str:
 
 
 class EvaluationCallback(TrainerCallback):  # type: ignore[misc]
-    """Evaluates the policy in training every so many steps."""
+    """Evaluates the policy in training every so many steps, and tells the listener."""
 
-    def __init__(self, run: Run, every_steps: int) -> None:
+    def __init__(self, run: Run, every_steps: int, listener: Listener | None = None) -> None:
         self._run = run
         self._every = every_steps
+        self._listener = listener
 
     def on_step_end(self, _args: Any, state: Any, _control: Any, model: Any = None, **_kwargs: Any) -> None:
         """Evaluate on the main process, the others wait; the last step is left to the evaluation after training."""
         if state.global_step % self._every or state.global_step >= state.max_steps:
             return
 
-        def work() -> None:
+        def work() -> Results:
             with self._run.rollouts.sampler(getattr(model, "module", model), state.global_step) as backend:
                 prefix = f"step_{state.global_step:06d}"
-                evaluate_tasks(self._run, backend, step=state.global_step, samples_prefix=prefix)
+                return evaluate_tasks(self._run, backend, step=state.global_step, samples_prefix=prefix)
 
-        on_main_process(f"evaluate at step {state.global_step}", work)
+        results = on_main_process(f"evaluate at step {state.global_step}", work)
+        if self._listener is not None:
+            self._listener(state.global_step, results)
 
 
 def number(value: float | None) -> str:

@@ -1,11 +1,13 @@
 """The end of a run: its summary, plots and model card."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from rich.markup import escape
 
 from rltoolkit.phases.evaluation import GREEDY, SAMPLED, number
 from rltoolkit.phases.setting import Run
-from rltoolkit.run.card import write_card
+from rltoolkit.run.card import ALARM, write_card
 from rltoolkit.run.metrics import read_metrics
 from rltoolkit.run.plots import write_plots
 
@@ -21,11 +23,11 @@ def already_finished(run: Run) -> bool:
     return finished
 
 
-def report(run: Run, seconds: float) -> None:
-    """Write summary, plots and model card, and say where they lie."""
+def report(run: Run, seconds: float, further: Mapping[str, Any] | None = None) -> None:
+    """Write summary (with what the method adds), plots and model card, and say where they lie."""
     if not run.state.is_main_process:
         return
-    summary = _summary(run, seconds)
+    summary = _summary(run, seconds) | dict(further or {})
     run.folder.write_summary(summary)
     write_plots(read_metrics(run.folder.metrics_path), run.folder.plots_dir)
     write_card(run.folder)
@@ -69,4 +71,5 @@ def _closing_lines(run: Run, summary: dict[str, Any]) -> Sequence[str]:
     lines.append(
         "  model/ (loads in transformers), README.md (model card), summary.json, plots/, samples/, metrics.jsonl"
     )
+    lines += [f"[yellow]warning[/yellow] {escape(event)}" for event in summary.get(ALARM, {}).get("events", ())]
     return lines

@@ -37,9 +37,11 @@ from rltoolkit.recipe.contradictions import Finding
 from rltoolkit.recipe.plugins import make_exploration, make_verifier
 from rltoolkit.recipe.train_section import build_config
 from rltoolkit.rlsp.config import RLSPConfig, sampling_options
+from rltoolkit.rlsp.held_out import ALARM_PHASE, RunAlarm
 from rltoolkit.rlsp.trainer import RLSPTrainer
 from rltoolkit.run.atomic import replacing_folder
 from rltoolkit.run.callback import MetricsCallback, show_progress
+from rltoolkit.run.card import ALARM
 from rltoolkit.run.resume import train_or_resume
 from rltoolkit.run.samples import SampleRow, write_samples
 from rltoolkit.sft.stage import FILES_OF_THE_TRAINER
@@ -85,7 +87,7 @@ def run_rlsp_recipe(loaded: LoadedRecipe) -> Path:
             _train_phase(run, config, prompts, model, verifier, pool)
             steps = run.folder.result(TRAIN_PHASE)["steps"]
             evaluation_phase(run, "evaluate_after", str(run.folder.model_dir), step=steps)
-    report(run, time.monotonic() - started)
+    report(run, time.monotonic() - started, {ALARM: _final_alarm(run)})
     return run.folder.path
 
 
@@ -152,6 +154,8 @@ def _train_phase(
     if run.is_done(TRAIN_PHASE):
         run.say(f"train: done before, {run.folder.model_dir}")
         return
+    alarm = RunAlarm(run)
+    alarm.hear_phase("evaluate_before", 0)
     policy = AutoModelForCausalLM.from_pretrained(model, **model_options(run.recipe))
     trainer = RLSPTrainer(
         policy,
@@ -161,8 +165,9 @@ def _train_phase(
         prompts,
         processing_class=run.tokenizer,
         peft_config=lora_config(run.recipe),
-        callbacks=_callbacks(run),
+        callbacks=_callbacks(run, alarm),
         sample_sink=lambda step, rank, rows: _keep_samples(run, step, rank, rows),
+        alarm=alarm.alarm,
     )
     if not config.use_vllm:
         trainer.rollout_backend = run.rollouts.backend_for(trainer.model)  # with the adapters that it may have now
@@ -173,6 +178,7 @@ def _train_phase(
     train_or_resume(trainer, checkpoint)
     _save_model(trainer, run)
     result = {"steps": trainer.state.global_step, "seconds": time.monotonic() - started}
+    result[ALARM] = alarm.alarm.state_dict()
     run.folder.finish(TRAIN_PHASE, result)
     run.state.wait_for_everyone()
     del trainer, policy
@@ -190,10 +196,20 @@ def _save_model(trainer: RLSPTrainer, run: Run) -> None:
     trainer.accelerator.wait_for_everyone()
 
 
-def _callbacks(run: Run) -> list[Any]:
-    callbacks: list[Any] = [MetricsCallback(run.metrics, TRAIN_PHASE, also_rewind=("evaluate",))]
+def _final_alarm(run: Run) -> dict[str, Any]:
+    """What the alarm has to say when the trained model has been evaluated, too."""
+    result = run.folder.result(TRAIN_PHASE)
+    alarm = RunAlarm(run)
+    if ALARM in result:  # not where an older version has trained
+        alarm.alarm.load_state_dict(result[ALARM])
+    alarm.hear_phase("evaluate_after", result["steps"])
+    return alarm.summary()
+
+
+def _callbacks(run: Run, alarm: RunAlarm) -> list[Any]:
+    callbacks: list[Any] = [MetricsCallback(run.metrics, TRAIN_PHASE, also_rewind=("evaluate", ALARM_PHASE))]
     if run.recipe.eval.every_steps is not None and run.tasks:
-        callbacks.append(EvaluationCallback(run, run.recipe.eval.every_steps))
+        callbacks.append(EvaluationCallback(run, run.recipe.eval.every_steps, alarm.hear))
     return callbacks
 
 

@@ -50,7 +50,8 @@ class Observer:
         if mode == "eval":
             self._held_out.append(torch.stack(outcomes))
             return
-        self.alarm.saw(*torch.stack(payments).tolist(), self._suspects(rollout, paid))
+        count, total, squares = torch.stack(payments).tolist()
+        self.alarm.saw(count, total, squares, self._suspects(rollout, paid))
         self._keep_samples(rollout)
 
     def judge(self, name: str) -> Alarm | None:
@@ -58,8 +59,8 @@ class Observer:
         sums, self._held_out = self._held_out, []
         if not sums:
             return None
-        rate = Mean.of(*torch.stack(sums).sum(0).tolist())
-        return self.alarm.judge(self._trainer.state.global_step, {name: rate})
+        count, total, squares = torch.stack(sums).sum(0).tolist()
+        return self.alarm.judge(self._trainer.state.global_step, {name: Mean.of(count, total, squares)})
 
     def forget_held_out(self) -> None:
         """Begin an evaluation."""

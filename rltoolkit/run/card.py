@@ -20,6 +20,7 @@ METHODS = {
 }
 ACCURACIES = (("accuracy", "greedy"), ("sampled", "sampled at temperature 1"))
 TIMES = ("before", "after")
+ALARM = "hacking_alarm"  # of summary.json; told in words
 PLOT_ORDER = (
     "accuracy",
     "rewards",
@@ -93,6 +94,7 @@ def _opening(recipe: Mapping[str, Any], folder: RunFolder) -> str:
 def _results(summary: Mapping[str, Any] | None) -> str:
     if summary is None:
         return "The run has not written its summary (`summary.json`): no result is known."
+    alarm = summary.get(ALARM)
     by_task = summary.get("tasks") or {summary.get("task"): summary}
     rows = [row for task, numbers in by_task.items() for row in _task_rows(task, numbers)]
     parts = []
@@ -106,7 +108,16 @@ def _results(summary: Mapping[str, Any] | None) -> str:
     others = [f"| {key} | {_shown(value)} |" for key, value in summary.items() if not _in_table(key)]
     if others:
         parts.append("\n".join(["| from `summary.json` | |", "|---|---|", *others]))
-    return "\n\n".join(parts)
+    return "\n\n".join(parts if alarm is None else [*parts, _alarm(alarm)])
+
+
+def _alarm(alarm: Mapping[str, Any]) -> str:
+    """What the hacking alarm of the run saw."""
+    if not alarm["watched"]:
+        return "Hacking alarm: nothing to compare (no exploration reward, or fewer than two held-out measurements)."
+    if not alarm["events"]:
+        return f"Hacking alarm: silent over {alarm['measurements']} held-out measurements."
+    return "\n".join(["**The hacking alarm went off.**", "", *(f"- {event}" for event in alarm["events"])])
 
 
 def _task_rows(task: str | None, numbers: Mapping[str, Any]) -> list[str]:
@@ -141,7 +152,7 @@ def _plain(numbers: Mapping[str, Any], key: str) -> str | None:
 
 def _in_table(key: str) -> bool:
     accuracies = tuple(f"{accuracy}_{when}" for accuracy, _ in ACCURACIES for when in TIMES)
-    return key == "tasks" or key.removesuffix("_interval").removesuffix("_attempts") in accuracies
+    return key in ("tasks", ALARM) or key.removesuffix("_interval").removesuffix("_attempts") in accuracies
 
 
 def _plots(plots_dir: Path) -> list[str]:
