@@ -92,6 +92,7 @@ RANGES: dict[str, Range] = {
     "critic_lora_r": AT_LEAST_ONE,
     "critic_lora_alpha": POSITIVE,
     "critic_warmup_rollouts": NOT_NEGATIVE,
+    "micro_batch_tokens": AT_LEAST_ONE,
     "alpha": FRACTION,
     "no_answer_penalty": NOT_NEGATIVE,
     "length_constant": NOT_NEGATIVE,

@@ -113,6 +113,13 @@ class RLSPConfig(GRPOConfig):
         default=4,
         metadata={"help": "For so many rollouts only the critic learns; the policy stays bit-identical."},
     )
+    micro_batch_tokens: int | None = field(
+        default=None,
+        metadata={
+            "help": "Tokens, padding included, that one forward and backward pass may have; null: as many as the plain "
+            "minibatch, shared among policy and critic."
+        },
+    )
     whiten_advantages: bool = field(
         default=True, metadata={"help": "Whiten advantages over all response tokens of all processes."}
     )
@@ -230,6 +237,7 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
     "length_constant": (0, math.inf, True),
     "reward_clip": (0, math.inf, False),
     "num_generations": (1, math.inf, True),
+    "micro_batch_tokens": (1, math.inf, True),
 }
 
 

@@ -24,13 +24,20 @@ from rltoolkit.errors import ModelError
 from rltoolkit.rlsp.advantages import Moments
 from rltoolkit.rlsp.alarm import HackingAlarm
 from rltoolkit.rlsp.config import RLSPConfig
-from rltoolkit.rlsp.critic import attach_critic, frozen_copy, hide_critic, parameters_by_owner, split_state
+from rltoolkit.rlsp.critic import (
+    attach_critic,
+    frozen_copy,
+    hide_critic,
+    parameters_by_owner,
+    split_state,
+)
 from rltoolkit.rlsp.critic_files import load_critic, save_critic
 from rltoolkit.rlsp.critic_start import critic_on, refuse_other_tokens, separate_critic
 from rltoolkit.rlsp.exploration_weight import ExplorationWeight
-from rltoolkit.rlsp.forward import joined, score, values_of
+from rltoolkit.rlsp.forward import score, score_labelled_only
 from rltoolkit.rlsp.observe import Rollout
 from rltoolkit.rlsp.observer import Observer
+from rltoolkit.rlsp.passes import Passes
 from rltoolkit.rlsp.sampler_gap import SamplerGap
 from rltoolkit.rlsp.schedule import EpochSeededSampler, RolloutSchedule
 from rltoolkit.rlsp.scoring import (
@@ -42,7 +49,7 @@ from rltoolkit.rlsp.scoring import (
 )
 from rltoolkit.rlsp.state import Remembering, load_state, save_state
 from rltoolkit.rlsp.streams import estimate, outcome_rate
-from rltoolkit.rlsp.update import minibatch_loss, token_sums
+from rltoolkit.rlsp.update import TOKENS, minibatch_loss, token_sums
 from rltoolkit.rlsp.watch import Backtracking
 from rltoolkit.rollout.base import RolloutBackend, request_seed
 from rltoolkit.rollout.ranks import sample_together
@@ -112,6 +119,7 @@ class RLSPTrainer(GRPOTrainer):
         self._sample_sink = sample_sink
         self._outcome_function = as_outcome_function(outcome_reward)
         self._reward_parts: Tensor | None = None
+        self._passes = Passes(self)
         self._facts: list[ResponseFacts] = []
         functions: list[Any] = [self._outcome_function]
         if exploration_reward is not None:
@@ -134,6 +142,7 @@ class RLSPTrainer(GRPOTrainer):
         self._use_reference(reference)
         critic = critic if critic is not None else critic_on(self._base_model(), args)
         refuse_other_tokens(critic, len(self._tokenizer))
+        score_labelled_only(self._base_model())
         attach_critic(self._base_model(), critic)
         if self.use_vllm:
             hide_critic(self.vllm_generation)
@@ -157,6 +166,7 @@ class RLSPTrainer(GRPOTrainer):
 
         cast = self.args.cast_lm_head_to_fp32
         add_fused_lm_head(reference, temperature=self.temperature, cast_lm_head_to_fp32=cast)
+        score_labelled_only(reference)
         self.ref_model = self.accelerator.prepare_model(reference, evaluation_mode=True)
 
     def _base_model(self) -> PreTrainedModel:
@@ -247,6 +257,7 @@ class RLSPTrainer(GRPOTrainer):
     @torch.no_grad()
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """TRL's rollout, with old log-probs, values, returns and advantages (B, T), zero where nothing counts."""
+        self._passes.rollout_begins()
         output: dict[str, Any] = super()._generate_and_score_completions(inputs)
         parts = self._reward_parts
         if parts is None:
@@ -258,14 +269,12 @@ class RLSPTrainer(GRPOTrainer):
         mask = output["completion_mask"]
         if "tool_mask" in output:
             mask = mask * output["tool_mask"]
-        old_logps = output.get("old_per_token_logps")
-        if old_logps is None:
-            old_logps = self._old_logps(output)
-        if self._sampled_elsewhere():
+        elsewhere = self._sampled_elsewhere()
+        logps_needed = elsewhere or self.args.kl_coef > 0
+        old_logps, values = self._passes.sampler_scored(output, logps_needed=logps_needed)
+        if elsewhere:
             self._sampler_gap.correct(output, old_logps, mask, self._metrics[self._mode])
         mask = mask * (~total.isnan()).unsqueeze(1).to(mask.dtype)  # unscorable: left out of loss and whitening
-        with self.accelerator.autocast():
-            values = values_of(self.critic, output, self.args.per_device_train_batch_size)
         ref_logps = output.get("ref_per_token_logps")
         weight = self._weigh_exploration(outcome)
         worth = estimate(
@@ -275,7 +284,6 @@ class RLSPTrainer(GRPOTrainer):
             advantages=worth.advantages,
             returns=worth.returns,
             old_values=values,
-            old_per_token_logps=old_logps,
             loss_mask=mask,
             num_items_in_batch=self.accelerator.gather(mask.sum()).sum(),
         )
@@ -296,16 +304,22 @@ class RLSPTrainer(GRPOTrainer):
         own = self.accelerator.unwrap_model(self.model)
         return not (isinstance(backend, TransformersBackend) and backend.model is own)
 
-    def _old_logps(self, rollout: dict[str, Any]) -> Tensor:
-        ids, attention = joined(rollout)
-        logps, _, _ = self._get_per_token_logps_and_entropies(
-            self.model,
-            ids,
-            attention,
-            rollout["completion_ids"].size(1),
-            self.args.per_device_train_batch_size,
-        )
-        return torch.as_tensor(logps)
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: nn.Module,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        compute_entropy: bool = False,
+        **further: Any,
+    ) -> Any:
+        """Where TRL asks for the log-probs of a rollout, of policy and reference: the policy's bring the values."""
+        if compute_entropy or any(value is not None and value is not False for value in further.values()):
+            return super()._get_per_token_logps_and_entropies(
+                model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, **further
+            )
+        return self._passes.logps(model, input_ids, attention_mask, logits_to_keep), None, None
 
     def _weigh_exploration(self, outcome: Tensor) -> float:
         """The weight of the exploration stream for a rollout with these outcomes; an evaluation does not move it."""
@@ -340,7 +354,26 @@ class RLSPTrainer(GRPOTrainer):
     # ---- update -------------------------------------------------------------------------------------------------
 
     def _compute_loss(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
-        """Clipped policy and value losses, means over the response tokens of the whole minibatch on all ranks."""
+        """Clipped policy and value losses, means over the response tokens of the whole minibatch on all ranks.
+
+        Rows of similar length go through the models together. In training every part but the last has its backward
+        pass here, so that the activations of one part are held at a time; the caller's backward pass is the last's.
+        """
+        parts = self._passes.parts(inputs)
+        learning = self.model.training and torch.is_grad_enabled()
+        sums: list[dict[str, Tensor]] = []
+        done: Tensor | float = 0.0
+        for part in parts[:-1]:
+            with self.accelerator.no_sync(model):  # ranks may differ in parts; the last one's backward pass syncs
+                loss = self._loss_of_part(model, part, sums)
+                if learning:
+                    self.accelerator.backward(loss)
+            done += loss.detach()
+        loss = self._loss_of_part(model, parts[-1], sums)
+        self._log_update(sums)
+        return loss + done
+
+    def _loss_of_part(self, model: nn.Module, inputs: dict[str, Any], sums: list[dict[str, Tensor]]) -> Tensor:
         with self.accelerator.autocast():
             scored = score(model, inputs)
         losses = minibatch_loss(
@@ -350,7 +383,7 @@ class RLSPTrainer(GRPOTrainer):
             clip_high=self.epsilon_high,
             clip_value=self.args.cliprange_value,
         )
-        self._log_update(losses.logged, inputs["loss_mask"])
+        sums.append(token_sums(losses.logged, inputs["loss_mask"]))
         warming_up = self.model.training and self.critic_warming_up(self.state.global_step)
         # Multiplied, not left out: with several processes every parameter must take part in the backward pass.
         total = losses.policy * (0.0 if warming_up else 1.0) + self.args.vf_coef * losses.value
@@ -364,10 +397,13 @@ class RLSPTrainer(GRPOTrainer):
             tokens = tokens * self.current_gradient_accumulation_steps / self.args.steps_per_generation
         return tokens
 
-    def _log_update(self, per_token: dict[str, Tensor], mask: Tensor) -> None:
-        totals = self.accelerator.reduce(token_sums(per_token, mask), reduction="sum").tolist()
-        for name, total in zip(per_token, totals[:-1], strict=True):
-            self._metrics[self._mode][name].append(total / max(1.0, totals[-1]))
+    def _log_update(self, sums: list[dict[str, Tensor]]) -> None:
+        names = list(sums[0])
+        added = torch.stack([torch.stack([part[name] for part in sums]).sum() for name in names])
+        totals = dict(zip(names, self.accelerator.reduce(added, reduction="sum").tolist(), strict=True))
+        tokens = max(1.0, totals.pop(TOKENS))
+        for name, total in totals.items():
+            self._metrics[self._mode][name].append(total / tokens)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the critic's learning rate and the alarm to what the Trainer logs."""

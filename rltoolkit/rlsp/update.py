@@ -1,14 +1,16 @@
 """The loss of one minibatch, and what is logged of it: pure functions of what the joint forward said."""
 
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
-from rltoolkit.rlsp.forward import Scored
+from rltoolkit.rlsp.forward import Scored, row_lengths, rows_of
 from rltoolkit.rlsp.losses import policy_loss, value_loss
 
-__all__ = ["MinibatchLoss", "minibatch_loss", "token_sums"]
+__all__ = ["TOKENS", "MinibatchLoss", "learning_parts", "minibatch_loss", "token_sums"]
+
+TOKENS = "tokens"
 
 
 class MinibatchLoss(NamedTuple):
@@ -26,9 +28,12 @@ def minibatch_loss(
     """Clipped policy loss (B, C) and clipped value loss, summed over streams; where `loss_mask` counts.
 
     `inputs` has old_per_token_logps, advantages and loss_mask (B, C), old_values and returns (B, C, S), and
-    importance_sampling_ratio where another program drew the samples.
+    importance_sampling_ratio where another program drew the samples. Without old log-probs the ratio is 1: a rollout
+    that is learned from in one update.
     """
-    mask, old_logps = inputs["loss_mask"], inputs["old_per_token_logps"]
+    mask, old_logps = inputs["loss_mask"], inputs.get("old_per_token_logps")
+    if old_logps is None:
+        old_logps = scored.logps.detach()
     policy = policy_loss(scored.logps, old_logps, inputs["advantages"], clip_low=clip_low, clip_high=clip_high)
     value = value_loss(scored.values, inputs["old_values"], inputs["returns"], clip=clip_value)
     policy_losses = policy.loss * inputs.get("importance_sampling_ratio", 1.0)
@@ -49,6 +54,15 @@ def minibatch_loss(
     )
 
 
-def token_sums(per_token: dict[str, Tensor], mask: Tensor) -> Tensor:
-    """Sums over counted tokens in the order of the names, and last the number of tokens, to be added over ranks."""
-    return torch.stack([*((tensor * mask).sum() for tensor in per_token.values()), mask.sum().float()])
+def token_sums(per_token: dict[str, Tensor], mask: Tensor) -> dict[str, Tensor]:
+    """Sums over counted tokens by name, and their number under TOKENS, to be added over parts and ranks."""
+    return {name: (tensor * mask).sum() for name, tensor in per_token.items()} | {TOKENS: mask.sum().float()}
+
+
+def learning_parts(inputs: dict[str, Any], divide: Callable[[Sequence[int]], list[list[int]]]) -> list[dict[str, Any]]:
+    """The rows of a minibatch that count, divided by their lengths; never empty, every rank needs a backward pass."""
+    lengths = row_lengths(inputs)
+    counted = inputs["loss_mask"].any(1).nonzero().squeeze(1).tolist()
+    rows = counted or [min(range(len(lengths)), key=lengths.__getitem__)]
+    batches = divide([lengths[row] for row in rows])
+    return [rows_of(inputs, [rows[i] for i in batch]) for batch in batches]
