@@ -40,7 +40,10 @@ class LoraCritic(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         changes = {name: _change_of(layer, r, alpha / r, generator) for name, layer in wrapped.items()}
         self.alpha = alpha
-        self.adapter = _tree({name: change for name, change in changes.items() if change is not None})
+        # A ModuleDict takes no dots; and so no layer here has a name that PEFT could take for one of its targets.
+        self.adapter = nn.ModuleDict(
+            {n.replace(".", "/"): change for n, change in changes.items() if change is not None}
+        )
         self.head = fresh_head(base, seed, streams).to(base.get_output_embeddings().weight.device)
         # In tuples: policy and layers are no part of the critic, it is the other way round.
         self._policy = (base,)
@@ -169,18 +172,3 @@ def _change_of(layer: nn.Module, r: int, scale: float, generator: torch.Generato
     if linear is None:
         return None
     return LowRankChange(linear.in_features, linear.out_features, r, scale, generator).to(linear.weight.device)
-
-
-def _tree(leaves: dict[str, nn.Module]) -> nn.Module:
-    """Modules under dotted names, as the model has them: a ModuleDict takes no dots."""
-    root = nn.Module()
-    for name, leaf in leaves.items():
-        here = root
-        *parents, last = name.split(".")
-        for part in parents:
-            children = dict(here.named_children())
-            if part not in children:
-                here.add_module(part, nn.Module())
-            here = here.get_submodule(part)
-        here.add_module(last, leaf)
-    return root
