@@ -120,6 +120,22 @@ class RLSPConfig(GRPOConfig):
             "minibatch, shared among policy and critic."
         },
     )
+    prompt_curriculum: str = field(
+        default="off",
+        metadata={
+            "help": "What becomes of prompts that were solved always, or never, over their last visits. off: nothing; "
+            "skip: other prompts take their places in an epoch; down_weight: the policy learns less from them."
+        },
+    )
+    curriculum_visits: int = field(
+        default=4, metadata={"help": "Visits (rollouts) of a prompt over which it must be solved always, or never."}
+    )
+    curriculum_weight: float = field(
+        default=0.25, metadata={"help": "Weight of such a prompt in the policy's loss (curriculum down_weight)."}
+    )
+    curriculum_revisit: int = field(
+        default=4, metadata={"help": "A skipped prompt comes back in one of so many epochs (curriculum skip)."}
+    )
     whiten_advantages: bool = field(
         default=True, metadata={"help": "Whiten advantages over all response tokens of all processes."}
     )
@@ -232,6 +248,9 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
     "critic_lora_r": (1, math.inf, True),
     "critic_lora_alpha": (0, math.inf, False),
     "critic_warmup_rollouts": (0, math.inf, True),
+    "curriculum_visits": (1, math.inf, True),
+    "curriculum_weight": (0, 1, True),
+    "curriculum_revisit": (2, math.inf, True),
     "alpha": (0, 1, True),
     "no_answer_penalty": (0, math.inf, True),
     "length_constant": (0, math.inf, True),
@@ -245,6 +264,7 @@ _CHOICES = {
     "advantage": ("single", "decoupled"),
     "critic": ("separate", "lora", "shared"),
     "exploration_control": ("constant", "linear", "floor", "best"),
+    "prompt_curriculum": ("off", "skip", "down_weight"),
 }
 
 # options of GRPO's loss and of its group advantages, which are not used here

@@ -17,10 +17,9 @@ from torch.utils.data import Sampler
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 from trl import GRPOTrainer
 
-from reward_models.exploration import DistinctSteps, ExplorationReward, LengthExploration
+from reward_models.exploration import ExplorationReward
 from reward_models.exploration_func import as_exploration_func
 from reward_models.verdict import Verifier
-from rltoolkit.errors import ModelError
 from rltoolkit.rlsp.advantages import Moments
 from rltoolkit.rlsp.alarm import HackingAlarm
 from rltoolkit.rlsp.config import RLSPConfig
@@ -33,11 +32,16 @@ from rltoolkit.rlsp.critic import (
 )
 from rltoolkit.rlsp.critic_files import load_critic, save_critic
 from rltoolkit.rlsp.critic_start import critic_on, refuse_other_tokens, separate_critic
+from rltoolkit.rlsp.curriculum import PromptCurriculum, curriculum_for
+from rltoolkit.rlsp.empty import stand_in
 from rltoolkit.rlsp.exploration_weight import ExplorationWeight
 from rltoolkit.rlsp.forward import score, score_labelled_only
+from rltoolkit.rlsp.in_flight import InFlight
 from rltoolkit.rlsp.observe import Rollout
 from rltoolkit.rlsp.observer import Observer
 from rltoolkit.rlsp.passes import Passes
+from rltoolkit.rlsp.refusals import refuse_two_critics, refuse_what_cannot_work
+from rltoolkit.rlsp.reward_guard import UnscorableRollouts, finite_or_nan, guarded, tell_failures
 from rltoolkit.rlsp.sampler_gap import SamplerGap
 from rltoolkit.rlsp.schedule import EpochSeededSampler, RolloutSchedule
 from rltoolkit.rlsp.scoring import (
@@ -99,8 +103,8 @@ class RLSPTrainer(GRPOTrainer):
         backtracking: Backtracking | None = None,
     ) -> None:
         args = args if args is not None else RLSPConfig(output_dir="runs/rlsp")
-        _refuse_what_cannot_work(model, exploration_reward, args)
-        _refuse_two_critics(critic, args)
+        refuse_what_cannot_work(model, exploration_reward, args)
+        refuse_two_critics(critic, args)
         policy = _load(model, args) if isinstance(model, str) else model
         if critic is None and args.critic == "separate":
             critic = separate_critic(policy, args)
@@ -121,9 +125,15 @@ class RLSPTrainer(GRPOTrainer):
         self._reward_parts: Tensor | None = None
         self._passes = Passes(self)
         self._facts: list[ResponseFacts] = []
-        functions: list[Any] = [self._outcome_function]
+        self._unscorable = UnscorableRollouts()
+        self._empty_rows: list[int] = []
+        self._tokens_to_learn = 0.0
+        self.in_flight = InFlight()
+        self.curriculum: PromptCurriculum | None = None
+        functions: list[Any] = [guarded(self._outcome_function, "outcome")]
         if exploration_reward is not None:
-            functions.append(self._as_exploration_function(exploration_reward))
+            exploring = self._as_exploration_function(exploration_reward)
+            functions.append(guarded(exploring, "exploration", within=(0.0, 1.0)))
         # With adapters TRL takes the policy without them as the reference, when beta is set at this point.
         # Without, the reference is the copy made above: TRL would load it from the name in the model's config, which
         # for a model trained in memory is not the model that training starts from.
@@ -149,6 +159,9 @@ class RLSPTrainer(GRPOTrainer):
         self.add_callback(RolloutSchedule(self))
         if isinstance(self.train_dataset, Dataset):
             args.require_prompts(len(self.train_dataset))
+        self.curriculum = curriculum_for(args, self.train_dataset, self._outcome_function)
+        if self.curriculum is not None:
+            self._remembering["prompt_curriculum"] = self.curriculum
 
     # ---- set-up -------------------------------------------------------------------------------------------------
 
@@ -225,6 +238,19 @@ class RLSPTrainer(GRPOTrainer):
         has_tool_images: bool = False,
     ) -> Any:
         """Ask our rollout backend where there is one; TRL's three ways otherwise."""
+        ids, logps = self._sample(prompt_ids, images, multimodal_fields, num_generations, has_tool_images)
+        self._empty_rows = stand_in(ids, logps, (*self.eos_token_ids, self._tokenizer.pad_token_id)[0])
+        self._log_metric("completions/empty", len(self._empty_rows) / max(1, len(ids)))
+        return ids, logps
+
+    def _sample(
+        self,
+        prompt_ids: list[list[int]],
+        images: Any,
+        multimodal_fields: Any,
+        num_generations: int,
+        has_tool_images: bool,
+    ) -> Any:
         if self.rollout_backend is None:
             return super()._generate_single_turn(
                 prompt_ids, images, multimodal_fields, num_generations, has_tool_images
@@ -248,9 +274,11 @@ class RLSPTrainer(GRPOTrainer):
         self, inputs: Any, prompts: Any, completions: Sequence[Any], completion_ids_list: Sequence[Any]
     ) -> Tensor:
         """Keep the parts: columns outcome and exploration, of this process, and what is known of each response."""
-        gathered: Tensor = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        gathered = finite_or_nan(super()._calculate_rewards(inputs, prompts, completions, completion_ids_list))
+        tell_failures(self.reward_funcs)
         start = self.accelerator.process_index * len(prompts)
-        self._reward_parts = gathered[start : start + len(prompts)]
+        self._reward_parts = gathered[start : start + len(prompts)].clone()
+        self._reward_parts[self._empty_rows] = torch.nan  # nothing was said that could be scored
         self._facts = describe(completions, self._outcome_function, paper=self.args.paper_compat)
         return gathered
 
@@ -280,15 +308,23 @@ class RLSPTrainer(GRPOTrainer):
         worth = estimate(
             scores, old_logps, ref_logps, values, mask, self.args, self._over_ranks, exploration_weight=weight
         )
+        advantages, further = worth.advantages, dict(worth.metrics)
+        tokens = self.accelerator.gather(mask.sum()).sum()
+        if self.model.training:
+            self._unscorable.count(tokens.item(), outcome, exploration)
+        if self.model.training and self.curriculum is not None:
+            weights = self.curriculum.take_in(inputs, outcome, self.accelerator.gather)
+            advantages = advantages * weights.unsqueeze(1)  # weighs the policy's loss, which is linear in them
+            further |= self.curriculum.metrics()
         output.update(
-            advantages=worth.advantages,
+            advantages=advantages,
             returns=worth.returns,
             old_values=values,
             loss_mask=mask,
-            num_items_in_batch=self.accelerator.gather(mask.sum()).sum(),
+            num_items_in_batch=tokens,
         )
         signs = [self._backtracking.signs(fact.text) for fact in self._facts]
-        self._observer.see(Rollout(output, total, outcome, exploration, self._facts, signs, mask), worth.metrics)
+        self._observer.see(Rollout(output, total, outcome, exploration, self._facts, signs, mask), further)
         return output
 
     @property
@@ -401,9 +437,18 @@ class RLSPTrainer(GRPOTrainer):
         names = list(sums[0])
         added = torch.stack([torch.stack([part[name] for part in sums]).sum() for name in names])
         totals = dict(zip(names, self.accelerator.reduce(added, reduction="sum").tolist(), strict=True))
-        tokens = max(1.0, totals.pop(TOKENS))
+        tokens = totals.pop(TOKENS)
+        if self.model.training:
+            self._tokens_to_learn += tokens
         for name, total in totals.items():
-            self._metrics[self._mode][name].append(total / tokens)
+            if tokens > 0:
+                self._metrics[self._mode][name].append(total / tokens)
+
+    def nothing_to_learn(self) -> bool:
+        """Whether no token of an update's responses counts, on any rank; asked once, before the optimiser's step."""
+        nothing, self._tokens_to_learn = self._tokens_to_learn == 0, 0.0
+        self._metrics["train"]["updates_skipped"].append(float(nothing))
+        return nothing
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the critic's learning rate and the alarm to what the Trainer logs."""
@@ -424,52 +469,24 @@ class RLSPTrainer(GRPOTrainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         load_critic(Path(resume_from_checkpoint), self.critic)
-        load_state(Path(resume_from_checkpoint), self._remembering)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None:
+            load_state(Path(checkpoint), self._remembering)
+            self.in_flight.load(self, Path(checkpoint))
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)
         if self.args.should_save and self._remembering:
             save_state(Path(output_dir), self._remembering)
 
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        self.in_flight.save(self, Path(output_dir))
+        self.accelerator.wait_for_everyone()  # a checkpoint is whole once rank 0 has written its last file
+
 
 def _load(name_or_path: str, args: RLSPConfig) -> PreTrainedModel:
     options = {"dtype": torch.float32, **(args.model_init_kwargs or {})}
     return AutoModelForCausalLM.from_pretrained(name_or_path, **options)
-
-
-def _refuse_two_critics(critic: nn.Module | None, args: RLSPConfig) -> None:
-    """A module of the user and a choice in the config cannot both hold; "separate" is the default, and no choice."""
-    if critic is not None and (args.critic != "separate" or args.critic_model_name_or_path is not None):
-        choice = args.critic_model_name_or_path or repr(args.critic)
-        raise ModelError(
-            f"a critic is given as a module ({type(critic).__name__}), and the config asks for {choice}; give one of "
-            "the two"
-        )
-
-
-def _refuse_what_cannot_work(model: Any, exploration: Any, args: RLSPConfig) -> None:
-    if isinstance(model, PeftModel):
-        raise ModelError("the model already has an adapter; pass the base model, and the adapter's peft_config")
-    if args.paper_compat and isinstance(exploration, LengthExploration | DistinctSteps):
-        raise ModelError(
-            f"in paper mode the exploration reward is the judge's score, and {type(exploration).__name__} is none; its "
-            "length term is length_constant. Pass None or a judge, or set paper_compat to False"
-        )
-    if args.advantage == "decoupled" and exploration is None:
-        raise ModelError(
-            "advantage is 'decoupled' without an exploration reward, so its stream would be empty; pass one, or set "
-            "advantage to 'single'"
-        )
-    plugin = args.deepspeed_plugin
-    stage = 0 if plugin is None else plugin.zero_stage
-    if stage == 3 or args.distributed_state.distributed_type.name == "FSDP":
-        name = "DeepSpeed ZeRO-3" if stage == 3 else "FSDP"
-        raise ModelError(
-            f"{name} shards the critic inside the model, which RLSPTrainer does not support yet; use DDP or ZeRO-1/2 "
-            "(recipes/accelerate/ddp.yaml, zero2.yaml)"
-        )
-    if plugin is not None and args.critic_warmup_rollouts > 0 and args.weight_decay > 0:
-        raise ModelError(
-            f"weight_decay is {args.weight_decay} with critic_warmup_rollouts under DeepSpeed, where it would move the "
-            "policy during the warm-up; set weight_decay to 0, or critic_warmup_rollouts to 0"
-        )
