@@ -19,10 +19,10 @@ def free_port():
         return listener.getsockname()[1]
 
 
-def run(folder, warmup):
+def run(folder, warmup, **options):
     command = [
         sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(free_port()),
-        str(SCRIPT), str(folder), str(warmup),
+        str(SCRIPT), str(folder), str(warmup), json.dumps(options),
     ]  # fmt: skip
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=230, check=False)
@@ -45,3 +45,18 @@ def test_critic_warm_up_leaves_the_policy_bit_identical_under_ddp(tmp_path):
     first, second = run(tmp_path, warmup=2)
     assert first["policy"] == second["policy"] == first["start"]
     assert first["critic"] == second["critic"]
+
+
+@pytest.mark.slow
+def test_decoupled_streams_and_their_weight_are_one_under_ddp(tmp_path):
+    constraint = {"exploration_control": "best", "outcome_floor": 0.7, "exploration_weight_step": 2.0}
+    first, second = run(tmp_path, warmup=0, advantage="decoupled", outcome_rate_decay=0.0, **constraint)
+    assert first["policy"] == second["policy"] != first["start"]
+    assert first["critic"] == second["critic"]
+    assert first["remembered"] == second["remembered"]
+    assert first["remembered"]["exploration_weight"]["weight"] > 1.0
+    assert len(first["rollouts"]) == 2
+    for rollout in first["rollouts"]:  # of the responses of both processes: what TRL gathers by its own way
+        rate = rollout["advantage/outcome_rate_smoothed"]
+        assert rate == pytest.approx(rollout["rewards/lengths_reward/mean"], abs=1e-6)
+        assert rollout["reward/outcome"] == pytest.approx(rate, abs=1e-6)

@@ -8,6 +8,7 @@ import torch
 from datasets import Dataset
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from reward_models.exploration import LengthExploration
 from rltoolkit.embedded.countdown import countdown_rows
 from rltoolkit.embedded.models import countdown_tokenizer
 from rltoolkit.rlsp import RLSPConfig, RLSPTrainer
@@ -22,7 +23,7 @@ def digest(parameters):
     return [float(p.detach().double().sum()) for p in parameters]
 
 
-def main(folder: Path, warmup: int) -> None:
+def main(folder: Path, warmup: int, options: dict) -> None:
     tokenizer = countdown_tokenizer()
     torch.manual_seed(0)
     config = LlamaConfig(
@@ -37,8 +38,10 @@ def main(folder: Path, warmup: int) -> None:
         max_steps=4,
         learning_rate=1e-3, critic_learning_rate=1e-2, critic_warmup_rollouts=warmup, weight_decay=0.1, use_cpu=True,
         bf16=False, gradient_checkpointing=False, logging_steps=1, report_to=[], save_strategy="no", disable_tqdm=True,
+        **options,
     )  # fmt: skip
-    trainer = RLSPTrainer(policy, lengths_reward, None, args, Dataset.from_list(rows), processing_class=tokenizer)
+    effort = LengthExploration(8) if args.advantage == "decoupled" else None
+    trainer = RLSPTrainer(policy, lengths_reward, effort, args, Dataset.from_list(rows), processing_class=tokenizer)
     trainer.train()
     rank = trainer.accelerator.process_index
     named = dict(trainer.accelerator.unwrap_model(trainer.model).named_parameters())
@@ -50,10 +53,12 @@ def main(folder: Path, warmup: int) -> None:
         "critic": digest(p for name, p in named.items() if "critic." in name),
         "rollout": args.generation_batch_size,
         "losses": [entry["policy/loss"] for entry in trainer.state.log_history if "policy/loss" in entry],
+        "rollouts": [entry for entry in trainer.state.log_history if "reward/outcome" in entry],
+        "remembered": {name: part.state_dict() for name, part in trainer._remembering.items()},
     }
     (folder / f"rank{rank}.json").write_text(json.dumps(report))
     leave_the_group()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3]))
