@@ -82,7 +82,7 @@ class Alarm:
         named = ", ".join(f"{one.place(samples_dir)} (paid {one.paid:.3f})" for one in self.suspects)
         return (
             f"hacking alarm at step {self.now.step}: since step {self.before.step} exploration is paid more, "
-            f"{paid_before:.3f} -> {paid_now:.3f}, while held-out {self.series} fell, "
+            f"{paid_before:.3f} -> {paid_now:.3f}, while the held-out rate of {self.series} fell, "
             f"{self.before.rate.value:.3f} -> {self.now.rate.value:.3f}, both beyond their noise. "
             f"Wrong answers that were paid most for exploration: {named or 'none'}. Read them. Raise alpha, "
             f"kl_coef or repetition_penalty, or lower the exploration's target, and go back to a model near step "
@@ -229,7 +229,8 @@ class HackingAlarm:
 
 
 def _best_paid_first(one: Suspect) -> tuple[float, int, int, int]:
-    return -one.paid, one.step, one.rank, one.row
+    """Of equal pay, as at the cap, the newest first: its policy is the nearest to the one that rang."""
+    return -one.paid, -one.step, one.rank, one.row
 
 
 def _measurement(state: dict[str, Any]) -> Measurement:

@@ -1,5 +1,6 @@
 """Watches a trainer's rollouts on all ranks: the log, the hacking alarm, the sample files."""
 
+import logging
 import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from rltoolkit.rlsp.trainer import RLSPTrainer
 
 __all__ = ["Observer"]
+
+logger = logging.getLogger(__name__)
 
 # TRL's own, of groups: with one response per prompt every group has no spread, and `reward` adds up parts unweighted.
 MISLEADING = ("reward", "reward_std", "frac_reward_zero_std")
@@ -43,7 +46,8 @@ class Observer:
         means, by_quantity = summed[: sums.numel()].view(-1, 2), summed[sums.numel() :].view(-1, 3)
         values = {name: total / count for name, (total, count) in zip(names, means.tolist(), strict=True) if count > 0}
         lengths, outcomes, products, payments = (Moments(*row.unbind()) for row in by_quantity)
-        values["length_outcome_correlation"] = correlation(lengths, outcomes, products)
+        linear = correlation(lengths, outcomes, products)
+        values["length_outcome_correlation"] = math.copysign(1.0, linear) if abs(linear) > 1 else linear  # rounding
         for name, value in {**values, **further}.items():
             if math.isfinite(value):  # what is undefined is absent
                 metrics[name].append(value)
@@ -60,7 +64,10 @@ class Observer:
         if not sums:
             return None
         count, total, squares = torch.stack(sums).sum(0).tolist()
-        return self.alarm.judge(self._trainer.state.global_step, {name: Mean.of(count, total, squares)})
+        event = self.alarm.judge(self._trainer.state.global_step, {name: Mean.of(count, total, squares)})
+        if event is not None and self._trainer.accelerator.is_main_process:
+            logger.warning(event.text(self.alarm.samples_dir))
+        return event
 
     def forget_held_out(self) -> None:
         """Begin an evaluation."""

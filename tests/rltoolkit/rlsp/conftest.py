@@ -44,7 +44,18 @@ def prompts():
 def make_trainer(policy, tokenizer, prompts, tmp_path):
     """Build a trainer of 8 responses a rollout and 2 updates a rollout; options go to RLSPConfig."""
 
-    def make(*, outcome=None, exploration=None, model=None, dataset=None, peft_config=None, sink=None, **options):
+    def make(
+        *,
+        outcome=None,
+        exploration=None,
+        model=None,
+        dataset=None,
+        peft_config=None,
+        sink=None,
+        eval_dataset=None,
+        alarm=None,
+        **options,
+    ):
         settings = {
             "output_dir": str(tmp_path / "out"),
             "per_device_train_batch_size": 4,
@@ -70,9 +81,11 @@ def make_trainer(policy, tokenizer, prompts, tmp_path):
             exploration,
             RLSPConfig(**settings),
             dataset if dataset is not None else prompts,
+            eval_dataset,
             processing_class=tokenizer,
             peft_config=peft_config,
             sample_sink=sink,
+            alarm=alarm,
         )
 
     return make
