@@ -109,6 +109,17 @@ CHARTS = (
         _is_train,
         lowest=LOWEST_EXPLAINED_VARIANCE,
     ),
+    Chart(
+        "exploration_weight",
+        "Weight of the exploration stream",
+        "weight, rates",
+        (
+            Series("advantage/exploration_weight", "weight"),
+            Series("advantage/outcome_rate_smoothed", "smoothed outcome rate"),
+            Series("advantage/outcome_floor", "its floor"),
+        ),
+        _is_train,
+    ),
 )
 
 

@@ -20,6 +20,7 @@ TRAIN = {
     "policy/clip_fraction": 0.1,
     "value/clip_fraction": 0.2,
     "value/explained_variance": 0.3,
+    "advantage/exploration_weight": 1.0,
 }
 EVALUATE = {
     "phase": "evaluate",
@@ -53,7 +54,7 @@ def test_a_full_run_gives_every_plot_as_a_png(tmp_path: Path) -> None:
 
     names = {"accuracy", *(chart.name for chart in CHARTS)}
     assert {path.stem for path in paths} == names == {path.stem for path in (tmp_path / "plots").iterdir()}
-    assert len(names) == 8
+    assert len(names) == 9
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
 
 
