@@ -24,6 +24,10 @@ MISSES = ("no", "wrong", "incorrect", "fails", "✗", "✘", "❌")
 """What an attempt's line ends with where the response itself calls it a miss, as those of Countdown do."""
 
 
+# Thai and Lao, Burmese, Khmer, kana, Chinese characters: words stand next to each other without a space.
+_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
+
+
 class Signs(NamedTuple):
     """What a response's text shows."""
 
@@ -75,9 +79,17 @@ def _any_of(name: str, texts: Sequence[str]) -> str:
     if isinstance(texts, str) or not all(isinstance(text, str) and text.strip() for text in texts):
         raise DataError(f"Backtracking: {name} is {texts!r}; give a list of texts that are not empty")
     patterns = [_loosely(text) for text in sorted(texts, key=len, reverse=True)]
-    return rf"(?<!\w)(?:{'|'.join(patterns)})(?!\w)" if patterns else r"(?!)"
+    return f"(?:{'|'.join(patterns)})" if patterns else r"(?!)"
 
 
 def _loosely(text: str) -> str:
-    words = [re.sub("['’]", "['’]", re.escape(word)) for word in re.split(r"[\s-]+", text.strip())]
-    return r"(?:\s+|-)".join(words)
+    """The text as whole words, however it is spaced and hyphenated."""
+    stripped = text.strip()
+    words = [re.sub("['’]", "['’]", re.escape(word)) for word in re.split(r"[\s-]+", stripped)]
+    before, behind = (_ends_word(stripped[place]) for place in (0, -1))
+    return (r"(?<!\w)" if before else "") + r"(?:\s+|-)".join(words) + (r"(?!\w)" if behind else "")
+
+
+def _ends_word(character: str) -> bool:
+    """Whether a letter next to this one would make another word of it: not beside signs, nor where none are spaced."""
+    return (character.isalnum() or character == "_") and not _UNSPACED.match(character)

@@ -54,6 +54,7 @@ def make_trainer(policy, tokenizer, prompts, tmp_path):
         sink=None,
         eval_dataset=None,
         alarm=None,
+        backtracking=None,
         **options,
     ):
         settings = {
@@ -86,6 +87,7 @@ def make_trainer(policy, tokenizer, prompts, tmp_path):
             peft_config=peft_config,
             sample_sink=sink,
             alarm=alarm,
+            backtracking=backtracking,
         )
 
     return make
