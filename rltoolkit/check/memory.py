@@ -38,6 +38,7 @@ OPTIMISER_BYTES = {
 }
 
 Sharding = Literal["none", "ddp", "zero1", "zero2", "zero3", "fsdp"]
+CriticKind = Literal["separate", "lora", "shared"]
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ class TrainPlan:
 
     `micro_batch` is the number of sequences in one forward and backward, `rollout_rows` the number that one
     process samples together. `weight_bytes` is per parameter; `autocast` says that mixed precision computes
-    in 16 bits.
+    in 16 bits. `critic` is the shape of the critic's own backbone: None where there is none, because nothing has a
+    critic or because it uses the policy's (`critic_kind`); `critic_rank` is that of its adapter.
     """
 
     micro_batch: int
@@ -67,6 +69,8 @@ class TrainPlan:
     accumulates: bool = False
     optimiser: str = "adamw"
     critic: ModelShape | None = None
+    critic_kind: CriticKind = "separate"
+    critic_rank: int = 16
     reference: bool = True
     lora: LoraPlan | None = None
     quantization: Literal["4bit", "8bit"] | None = None
@@ -123,9 +127,10 @@ def estimate_memory(shape: ModelShape, plan: TrainPlan) -> MemoryEstimate:
     amounts = _all_states(shape, plan)
     block = {"policy": _recomputed_block(shape, plan)}
     amounts.append(_Amount("activations of the policy", _kept_activations(shape, plan), ("forward", "backward")))
-    if plan.critic is not None:
-        amounts.append(_Amount("activations of the critic", _kept_activations(plan.critic, plan), ("forward",)))
-        block["critic"] = _recomputed_block(plan.critic, plan)
+    critic = shape if plan.critic_kind == "lora" else plan.critic
+    if critic is not None:
+        amounts.append(_Amount("activations of the critic", _kept_activations(critic, plan), ("forward",)))
+        block["critic"] = _recomputed_block(critic, plan)
     amounts.append(_Amount("block that is recomputed", max(block.values()), ("forward",)))
     amounts.append(_Amount("LM head", max(_lm_head(shape, plan), block["policy"]), ("backward",)))
     if plan.generates:
@@ -154,8 +159,8 @@ def _all_states(shape: ModelShape, plan: TrainPlan) -> list[_Amount]:
     if plan.lora is not None:
         adapters = shape.lora_parameters(plan.lora.rank, plan.lora.target_modules)
         amounts += _states("adapters", _Trained(adapters, True), plan)
-    if plan.critic is not None:
-        parameters = plan.critic.backbone_parameters + plan.critic.hidden
+    parameters = _critic_parameters(shape, plan)
+    if parameters:
         # a critic in 16 bits is trained in float32, unless DeepSpeed keeps float32 weights itself
         own = plan if plan.sharding.startswith("zero") else replace(plan, weight_bytes=4)
         amounts += _states("critic", _Trained(parameters, True), own)
@@ -163,6 +168,15 @@ def _all_states(shape: ModelShape, plan: TrainPlan) -> list[_Amount]:
         share = plan.processes if plan.sharding in ("zero3", "fsdp") else 1
         amounts.append(_Amount("reference weights", shape.parameters * plan.weight_bytes / share, _phases(plan)))
     return amounts
+
+
+def _critic_parameters(shape: ModelShape, plan: TrainPlan) -> int:
+    """Parameters that the critic has to itself: a backbone, an adapter or nothing, and a head."""
+    if plan.critic_kind == "shared":
+        return shape.hidden
+    if plan.critic_kind == "lora" and plan.lora is not None:  # it changes the layers that the policy's adapter changes
+        return shape.lora_parameters(plan.critic_rank, plan.lora.target_modules) + shape.hidden
+    return 0 if plan.critic is None else plan.critic.backbone_parameters + plan.critic.hidden
 
 
 @dataclass(frozen=True)

@@ -40,21 +40,24 @@ class ModelFacts:
         return text
 
 
-def model_facts(name_or_path: str, loaded: LoadedRecipe, *, look_on_hub: bool = True) -> ModelFacts:
+def model_facts(
+    name_or_path: str, loaded: LoadedRecipe, *, look_on_hub: bool = True, with_tokenizer: bool = True
+) -> ModelFacts:
     """Look at a model's config and tokenizer; raises ModelError for a local folder that cannot serve.
 
-    A hub name that cannot be reached, or is not looked for, is no error here: it leaves a note.
+    A hub name that cannot be reached, or is not looked for, is no error here: it leaves a note. A critic's model is
+    looked at without a tokenizer: it reads the policy's tokens.
     """
     place = resolve_data_path(name_or_path, loaded.path)
     if isinstance(place, Path) or is_embedded(place):
         config = _embedded_config() if isinstance(place, str) else None
         shape, stored = _shape_of(place, config)
-        return ModelFacts(str(place), shape, stored, load_tokenizer(str(place)))
+        return ModelFacts(str(place), shape, stored, load_tokenizer(str(place)) if with_tokenizer else None)
     notes = []
     config, tokenizer = _hub_config(place) if look_on_hub else None, None
     if config is None:
         notes.append(f"model {place} is not verified: the hub cannot be reached from here")
-    else:
+    elif with_tokenizer:
         try:
             tokenizer = load_tokenizer(place)
         except ModelError:

@@ -37,7 +37,10 @@ def batches_of(loaded: LoadedRecipe, config: Any) -> Batches:
 def rlsp_plan(
     loaded: LoadedRecipe, config: Any, facts: ModelFacts, critic: ModelShape | None, longest_prompt: int | None
 ) -> TrainPlan:
-    """The plan of an RLSP run; prompts count with their longest, or with the recipe's limit."""
+    """The plan of an RLSP run; prompts count with their longest, or with the recipe's limit.
+
+    `critic` is the shape of the model that a separate critic starts from.
+    """
     from rltoolkit.rollout.transformers_backend import BATCH_TOKENS
 
     rollout, batches = loaded.recipe.rollout, batches_of(loaded, config)
@@ -48,7 +51,9 @@ def rlsp_plan(
         new_tokens=rollout.max_new_tokens,
         rollout_rows=batches.per_device * batches.steps_per_generation,
         accumulates=batches.accumulation > 1,
-        critic=critic,
+        critic=critic if config.critic == "separate" else None,
+        critic_kind=config.critic,
+        critic_rank=int(config.critic_lora_r),
         reference=float(config.kl_coef) > 0,
         generates=rollout.backend == "transformers",
         generation_batch_tokens=BATCH_TOKENS,

@@ -224,8 +224,11 @@ class _Check:
             self.report.note(f"{text.format(len(result.failures) - certain)} {doubt}")
 
     def _critic(self, config: Any, facts: ModelFacts) -> ModelFacts:
+        """What is known of the model that the critic's backbone comes from: of the policy, unless another is named."""
         name = config.critic_model_name_or_path
-        return facts if name is None else self.model(name)
+        if name is None or config.critic != "separate":
+            return facts
+        return model_facts(name, self.loaded, look_on_hub=self.look_on_hub, with_tokenizer=False)
 
     def _memory(self, title: str, facts: ModelFacts, plan_: TrainPlan, critic: ModelFacts | None = None) -> None:
         unknown = [one.place for one in (facts, critic) if one is not None and one.shape is None]

@@ -177,6 +177,14 @@ def decoupled_has_two_streams(draft: Draft) -> Iterator[Finding]:
         yield Finding("rewards.exploration", "is missing with train.advantage: decoupled", remedy=remedy)
 
 
+def lora_critic_needs_lora(draft: Draft) -> Iterator[Finding]:
+    """A critic that is an adapter stands on the base that the policy's adapter keeps frozen."""
+    model = draft.sections.get("model")
+    if draft.method == "rlsp" and draft.train().get("critic") == "lora" and model is not None and model.lora is None:
+        remedy = "add model.lora, or set train.critic to shared or separate"
+        yield Finding("train.critic", "is lora without model.lora", remedy=remedy, rests_on=("model.lora",))
+
+
 def files_exist(draft: Draft) -> Iterator[Finding]:
     """Every local path is there, every embedded name is known."""
     data, sft, model = (draft.sections.get(name) for name in ("data", "sft", "model"))
@@ -373,6 +381,7 @@ RULES: tuple[Rule, ...] = (
     sampling_is_scored,
     exploration_fits,
     decoupled_has_two_streams,
+    lora_critic_needs_lora,
     files_exist,
     launch_fits,
     columns_are_named,

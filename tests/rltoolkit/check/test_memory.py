@@ -125,3 +125,23 @@ def test_micro_batches_that_accumulate_hold_gradients_in_the_forward() -> None:
 
 def test_generation_is_bounded_by_its_token_budget() -> None:
     assert items(replace(PLAN, generation_batch_tokens=80))["KV cache"] == items(PLAN)["KV cache"] / 4
+
+
+def test_a_critic_on_the_policys_weights_counts_what_is_its_own() -> None:
+    lora = LoraPlan(8, ("q_proj", "v_proj"))
+    adapter = items(replace(PLAN, critic=None, critic_kind="lora", critic_rank=4, lora=lora, reference=False))
+    own = 3 * 4 * ((64 + 64) + (64 + 32)) + 64  # 3 layers, rank 4, what goes into q_proj and v_proj and out; the head
+    assert adapter["critic weights"] == pytest.approx(4 * own)
+    assert adapter["critic optimiser"] == pytest.approx(8 * own)
+    assert adapter["activations of the critic"] == adapter["activations of the policy"]
+    head = items(replace(PLAN, critic=None, critic_kind="shared"))
+    assert head["critic weights"] == pytest.approx(4 * 64)
+    assert "activations of the critic" not in head
+
+
+def test_the_kinds_of_critic_are_ordered() -> None:
+    plan = replace(PLAN, lora=LoraPlan(8), reference=False)
+    separate = estimate_memory(SHAPE, plan).peak_gib
+    lora = estimate_memory(SHAPE, replace(plan, critic=None, critic_kind="lora")).peak_gib
+    shared = estimate_memory(SHAPE, replace(plan, critic=None, critic_kind="shared")).peak_gib
+    assert shared < lora < separate

@@ -128,6 +128,27 @@ def test_a_model_folder_without_a_tokenizer(check, tmp_path: Path) -> None:
     assert "has no tokenizer" in text
 
 
+def test_the_memory_of_each_kind_of_critic(check, tmp_path: Path) -> None:
+    """A saved critic is a folder without a tokenizer: its memory is that of the backbone in its config."""
+    from rltoolkit.embedded.models import countdown_model, countdown_tokenizer
+    from rltoolkit.rlsp.critic import Critic
+    from rltoolkit.rlsp.critic_files import save_critic
+
+    critic = Critic.from_policy(countdown_model(0, countdown_tokenizer()))
+    save_critic(tmp_path, critic, critic.state_dict())
+    said = []
+    for overrides in (
+        [f"train.critic_model_name_or_path={tmp_path / 'critic'}"],
+        ["train.critic=shared"],
+        ["train.critic=lora", "model.lora={r: 8}"],
+    ):
+        code, text = check(*overrides)
+        assert code == 0
+        said.append(text)
+    assert ["critic weights" in text for text in said] == [True, True, True]
+    assert ["activations of the critic" in text for text in said] == [True, False, True]
+
+
 def test_hub_names_out_of_reach_are_notes(check) -> None:
     code, text = check("model.name_or_path=no-one/nothing", "data.train.path=no-one/nothing")
     assert code == 0
