@@ -8,7 +8,7 @@ from trl import GRPOConfig
 
 from rltoolkit.errors import DataError
 from rltoolkit.recipe.schema import RolloutSection
-from rltoolkit.rlsp.correction import RATIO_MODES
+from rltoolkit.rlsp.correction import RATIO_MODES, cut_distribution
 from rltoolkit.rlsp.stream_options import stream_problems
 
 __all__ = ["RLSPConfig", "sampling_options"]
@@ -267,6 +267,13 @@ _CHOICES = {
     "prompt_curriculum": ("off", "skip", "down_weight"),
 }
 
+# option -> the kinds of prompt_curriculum that read it
+_OF_CURRICULUM = {
+    "curriculum_visits": ("skip", "down_weight"),
+    "curriculum_weight": ("down_weight",),
+    "curriculum_revisit": ("skip",),
+}
+
 # options of GRPO's loss and of its group advantages, which are not used here
 _WITHOUT_EFFECT = (
     "delta",
@@ -311,9 +318,18 @@ def _check(config: RLSPConfig) -> None:
             f"vllm_importance_sampling_clip_min is {low!r}, above vllm_importance_sampling_clip_max, which is "
             f"{high!r}; swap them, or set one to null"
         )
+    if config.use_vllm and config.vllm_importance_sampling_correction:
+        cut = cut_distribution(config.top_p, config.top_k, config.min_p)
+        problems += [cut] if cut else []
     for name, choices in _CHOICES.items():
         if getattr(config, name) not in choices:
             problems.append(f"{name} is {getattr(config, name)!r}; give one of {', '.join(choices)}")
+    for name, modes in _OF_CURRICULUM.items():
+        if config.prompt_curriculum not in modes and getattr(config, name) != own_defaults[name]:
+            problems.append(
+                f"{name} is {getattr(config, name)!r} with prompt_curriculum {config.prompt_curriculum!r}, where it "
+                f"has no effect; set prompt_curriculum to {' or '.join(modes)}, or remove it"
+            )
     problems += stream_problems(config)
     if config.loss_type != "dapo":
         problems.append(f"loss_type is {config.loss_type!r}; RLSP has its own loss, leave it at 'dapo'")

@@ -14,6 +14,7 @@ __all__ = [
     "RATIO_MODES",
     "Difference",
     "WeightFacts",
+    "cut_distribution",
     "difference_warning",
     "dropped_warning",
     "importance_ratio",
@@ -32,6 +33,26 @@ bfloat16 alone makes about 0.01; weights that were not taken over make 0.1 and m
 
 MUCH_DROPPED = 0.1
 """Share of a rollout's response tokens without weight from which on the user is warned."""
+
+
+def cut_distribution(top_p: float | None, top_k: int | None, min_p: float | None) -> str | None:
+    """Say why samples of a cut distribution cannot be corrected; None where none of the options cuts.
+
+    The sampler reports log-probs of what it left over, the trainer those of the whole distribution: a ratio of the two
+    would "correct" for the cut, and fall below 1 on every token however well both agree.
+    """
+    cuts = {
+        "top_p": top_p if top_p is not None and top_p < 1 else None,
+        "top_k": top_k if top_k is not None and top_k > 0 else None,
+        "min_p": min_p if min_p is not None and min_p > 0 else None,
+    }
+    given = ", ".join(f"{name} is {value!r}" for name, value in cuts.items() if value is not None)
+    if not given:
+        return None
+    return (
+        f"{given} while another program samples and its log-probs correct the ratio, which takes samples of the whole "
+        "distribution; leave top_p at 1, top_k at 0 and min_p unset, or turn vllm_importance_sampling_correction off"
+    )
 
 
 def importance_ratio(

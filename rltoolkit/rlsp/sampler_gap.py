@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from rltoolkit.errors import ModelError
 from rltoolkit.rlsp.correction import (
     LARGE_DIFFERENCE,
     MUCH_DROPPED,
     WeightFacts,
+    cut_distribution,
     difference_warning,
     dropped_warning,
     importance_ratio,
@@ -31,6 +33,13 @@ class SamplerGap:
     def __init__(self, trainer: "RLSPTrainer") -> None:
         self._trainer = trainer
         self._warned: set[str] = set()
+
+    def refuse_what_cannot_be_corrected(self) -> None:
+        """Raise ModelError where samples of a cut distribution would be corrected; before the first is drawn."""
+        trainer = self._trainer
+        cut = cut_distribution(trainer.top_p, trainer.top_k, trainer.min_p)
+        if cut is not None and trainer.vllm_importance_sampling_correction:
+            raise ModelError(cut)
 
     def correct(self, output: dict[str, Any], logps: Tensor, mask: Tensor, metrics: dict[str, list[float]]) -> None:
         """Log how far the sampler is from `logps` (B, C), and weigh the policy loss where TRL would."""

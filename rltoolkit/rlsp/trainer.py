@@ -255,6 +255,8 @@ class RLSPTrainer(GRPOTrainer):
             return super()._generate_single_turn(
                 prompt_ids, images, multimodal_fields, num_generations, has_tool_images
             )
+        if self._sampled_elsewhere():
+            self._sampler_gap.refuse_what_cannot_be_corrected()
         sampling = SamplingParams(
             temperature=self.temperature,
             top_p=self.top_p,
