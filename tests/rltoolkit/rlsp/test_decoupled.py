@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from peft import LoraConfig
 
 from reward_models.exploration import LengthExploration
 from rltoolkit.errors import ModelError
@@ -75,6 +76,16 @@ def test_policy_and_both_heads_learn_and_the_streams_are_logged(make):
         logged = history(trainer, name)
         assert len(logged) == 2, name  # two rollouts
         assert all(math.isfinite(value) for value in logged), name
+
+
+@pytest.mark.parametrize("kind", ["shared", "lora"])
+def test_every_kind_of_critic_values_both_streams(make, kind):
+    adapter = LoraConfig(r=2, target_modules=["q_proj", "v_proj"]) if kind == "lora" else None
+    trainer = make(critic=kind, peft_config=adapter, exploration_control="floor", outcome_floor=0.1)
+    assert rollout_of(trainer, 4)["old_values"].size(-1) == 2
+    trainer.train()
+    for stream in ("correctness", "exploration"):
+        assert all(math.isfinite(value) for value in history(trainer, f"value/explained_variance_{stream}"))
 
 
 def test_the_weight_reaches_the_policys_advantages(make):
