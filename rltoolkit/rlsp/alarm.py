@@ -230,7 +230,7 @@ class HackingAlarm:
 
 def _best_paid_first(one: Suspect) -> tuple[float, int, int, int]:
     """Of equal pay, as at the cap, the newest first: its policy is the nearest to the one that rang."""
-    return -one.paid, -one.step, one.rank, one.row
+    return -one.paid, -one.step, one.row, one.rank
 
 
 def _measurement(state: dict[str, Any]) -> Measurement:

@@ -116,3 +116,21 @@ def test_an_adapter_and_changed_versions_are_named(run: RunFolder, monkeypatch: 
 def test_other_processes_write_no_card(run: RunFolder) -> None:
     assert write_card(RunFolder.open(run.path, RECIPE, "abc", is_main=False)) is None
     assert not (run.path / "README.md").exists()
+
+
+@pytest.mark.parametrize(
+    ("alarm", "told"),
+    [
+        ({"watched": True, "measurements": 4, "events": []}, "Hacking alarm: silent over 4 held-out measurements."),
+        ({"watched": False, "measurements": 1, "events": []}, "Hacking alarm: nothing to compare"),
+        (
+            {"watched": True, "measurements": 4, "events": ["first", "second"]},
+            "**The hacking alarm went off.**\n\n- first\n- second",
+        ),
+    ],
+)
+def test_the_hacking_alarm_is_told_in_words(run: RunFolder, alarm: dict, told: str) -> None:
+    run.write_summary({"task": "countdown", "accuracy_after": 0.6, "hacking_alarm": alarm})
+    card = render_card(run)
+    assert told in card
+    assert "| hacking_alarm |" not in card
