@@ -27,6 +27,9 @@ def policy_loss(
 
 def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, *, clip: float = 0.2) -> TokenLoss:
     """max((V - R)^2, (V_old + clip(V - V_old, +-clip) - R)^2) / 2; all (B, T)."""
-    bounded = old_values + (values - old_values).clamp(-clip, clip)
+    change = values - old_values
+    bounded = old_values + change.clamp(-clip, clip)
     free_error, bounded_error = (values - returns) ** 2, (bounded - returns) ** 2
-    return TokenLoss(0.5 * torch.max(free_error, bounded_error), bounded_error > free_error)
+    # Within the clip the two differ by rounding, which is no clipping.
+    clipped = (change.abs() > clip) & (bounded_error > free_error)
+    return TokenLoss(0.5 * torch.max(free_error, bounded_error), clipped)

@@ -44,3 +44,11 @@ def test_value_clip_table(value, old, target, loss, has_gradient):
     assert bool(result.clipped) is not has_gradient
     if loss > 0:
         assert (values.grad.abs().item() > 0) is has_gradient
+
+
+def test_rounding_within_the_value_clip_counts_as_no_clipping():
+    draw = torch.Generator().manual_seed(0)
+    old = torch.randn(1000, generator=draw)
+    values = old + 0.1 * (torch.rand(1000, generator=draw) - 0.5)
+    assert not value_loss(values, old, torch.randn(1000, generator=draw), clip=0.2).clipped.any()
+    assert value_loss(old + 0.3, old, old + 1, clip=0.2).clipped.all()
