@@ -60,3 +60,13 @@ def test_decoupled_streams_and_their_weight_are_one_under_ddp(tmp_path):
         rate = rollout["advantage/outcome_rate_smoothed"]
         assert rate == pytest.approx(rollout["rewards/lengths_reward/mean"], abs=1e-6)
         assert rollout["reward/outcome"] == pytest.approx(rate, abs=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "checkpointing"), [("shared", False), ("lora", False), ("lora", True)])
+def test_critics_on_the_policys_weights_are_one_under_ddp(tmp_path, kind, checkpointing):
+    first, second = run(tmp_path, warmup=1, critic=kind, gradient_checkpointing=checkpointing)
+    assert first["policy"] == second["policy"] != first["start"]
+    assert first["critic"] == second["critic"]
+    assert first["losses"] == second["losses"]
+    assert first["frozen"] == second["frozen"] == (first["start"] if kind == "lora" else [])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from datasets import Dataset
+from peft import LoraConfig
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from reward_models.exploration import LengthExploration
@@ -37,11 +38,14 @@ def main(folder: Path, warmup: int, options: dict) -> None:
         str(folder / "out"), per_device_train_batch_size=4, steps_per_generation=2, max_completion_length=8,
         max_steps=4,
         learning_rate=1e-3, critic_learning_rate=1e-2, critic_warmup_rollouts=warmup, weight_decay=0.1, use_cpu=True,
-        bf16=False, gradient_checkpointing=False, logging_steps=1, report_to=[], save_strategy="no", disable_tqdm=True,
-        **options,
+        bf16=False, logging_steps=1, report_to=[], save_strategy="no", disable_tqdm=True,
+        **{"gradient_checkpointing": False, **options},
     )  # fmt: skip
+    lora = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM") if args.critic == "lora" else None
     effort = LengthExploration(8) if args.advantage == "decoupled" else None
-    trainer = RLSPTrainer(policy, lengths_reward, effort, args, Dataset.from_list(rows), processing_class=tokenizer)
+    trainer = RLSPTrainer(
+        policy, lengths_reward, effort, args, Dataset.from_list(rows), processing_class=tokenizer, peft_config=lora
+    )
     trainer.train()
     rank = trainer.accelerator.process_index
     named = dict(trainer.accelerator.unwrap_model(trainer.model).named_parameters())
@@ -51,6 +55,7 @@ def main(folder: Path, warmup: int, options: dict) -> None:
         "start": start,
         "policy": digest(p for name, p in named.items() if "critic." not in name),
         "critic": digest(p for name, p in named.items() if "critic." in name),
+        "frozen": digest(p for p in named.values() if not p.requires_grad),
         "rollout": args.generation_batch_size,
         "losses": [entry["policy/loss"] for entry in trainer.state.log_history if "policy/loss" in entry],
         "rollouts": [entry for entry in trainer.state.log_history if "reward/outcome" in entry],
