@@ -107,7 +107,7 @@ def sample_rows(
                 verdict="" if fact.verdict is None else str(fact.verdict.outcome),
                 extracted=None if fact.verdict is None else fact.verdict.extracted,
                 advantage_mean=_or_none(advantages.mean()),
-                advantage_std=_or_none(advantages.std(correction=0)),
+                advantage_std=_or_none(advantages.std(correction=0)) if advantages.numel() else None,
                 value_first=float(output["old_values"][row, 0].sum()),
                 truncated=bool(cut[row]),
                 attempts=fact.attempts,

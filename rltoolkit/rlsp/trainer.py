@@ -299,6 +299,7 @@ class RLSPTrainer(GRPOTrainer):
         mask = output["completion_mask"]
         if "tool_mask" in output:
             mask = mask * output["tool_mask"]
+        mask = mask.index_fill(0, torch.tensor(self._empty_rows, dtype=torch.long, device=mask.device), 0)
         elsewhere = self._sampled_elsewhere()
         logps_needed = elsewhere or self.args.kl_coef > 0
         old_logps, values = self._passes.sampler_scored(output, logps_needed=logps_needed)
