@@ -2,6 +2,9 @@
 
 import copy
 import math
+import re
+from fnmatch import fnmatch
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +14,8 @@ from reward_models.repetition import repeated_share
 from reward_models.reward_func import as_reward_func
 from reward_models.verdict import Verdict
 from rltoolkit.rlsp.watch import Backtracking
+
+README = Path(__file__).parents[3] / "recipes" / "rlsp" / "README.md"
 
 
 class EvenIsRight:
@@ -151,3 +156,36 @@ def test_in_paper_mode_exploration_is_the_length_term(make_trainer, constant, kn
     terms = [max(-10.0, -constant / max(1.0, len(row.completion) / 4)) for row in samples]  # no box: all of it counts
     assert metrics["reward/exploration_paid"] == pytest.approx(mean(terms), abs=1e-5)
     assert metrics["reward/clipped"] == 0.0
+
+
+def explained_names():
+    """The first column of the README's table; `a/b`, `c` in one cell are a/b and a/c, where c itself is not logged."""
+    section = README.read_text(encoding="utf-8").partition("## What is logged")[2].partition("\n## ")[0]
+    patterns = []
+    for cell in re.findall(r"^\| (`.*?`) \|", section, re.MULTILINE):
+        names = [name.replace("<name>", "*") for name in re.findall("`(.*?)`", cell)]
+        patterns += names + [f"{names[0].rpartition('/')[0]}/{name}" for name in names[1:] if "/" in names[0]]
+    return patterns
+
+
+def test_every_name_in_the_log_is_explained_in_the_readme(make_trainer, policy):
+    explained = explained_names()
+    assert len(explained) > 40
+    for options in ({}, {"advantage": "decoupled", "prompt_curriculum": "down_weight"}):
+        trainer = make_trainer(
+            model=copy.deepcopy(policy),
+            outcome=as_reward_func(EvenIsRight(), pool=False),
+            exploration=LengthExploration(6),
+            **options,
+        )
+        trainer.train()
+        logged = {name for entry in trainer.state.log_history if "train_runtime" not in entry for name in entry}
+        unexplained = [name for name in logged - {"step"} if not any(fnmatch(name, one) for one in explained)]
+        assert not unexplained
+
+
+def test_exploration_without_an_answer_is_not_paid(make_trainer):
+    trainer = make_trainer(outcome=lambda completions, **_: [0.0] * len(completions), exploration=LengthExploration(6))
+    metrics = rollout_of(trainer, 8)  # a random policy writes no box
+    assert metrics["format_rate"] == metrics["reward/exploration_paid"] == 0.0
+    assert metrics["reward/exploration"] > 0.5
