@@ -1,6 +1,7 @@
 """RLSPTrainer with decoupled advantages: what each stream is paid, what moves the weight, what a checkpoint keeps."""
 
 import copy
+import itertools
 import math
 
 import pytest
@@ -8,6 +9,8 @@ import torch
 from peft import LoraConfig
 
 from reward_models.exploration import LengthExploration
+from reward_models.reward_func import as_reward_func
+from reward_models.verdict import Verdict
 from rltoolkit.errors import ModelError
 
 
@@ -155,3 +158,33 @@ def test_the_single_advantage_remembers_nothing_of_it(make):
 def test_without_an_exploration_reward_it_is_refused(make):
     with pytest.raises(ModelError, match="advantage is 'decoupled' without an exploration reward"):
         make(exploration=None)
+
+
+class ShortIsRight:
+    """A verifier against which exploration by length works with all its might."""
+
+    def check(self, response, reference):
+        return Verdict.correct(response) if len(response) <= 4 else Verdict.wrong(response)
+
+
+@pytest.mark.slow
+def test_the_constraint_brings_back_what_exploration_alone_destroys(make, policy):
+    """Both start from a weight at which only exploration counts. Without a floor the outcome stays lost."""
+    options = {
+        "outcome": as_reward_func(ShortIsRight(), pool=False), "per_device_train_batch_size": 16, "max_steps": 100,
+        "alpha": 0.5, "kl_coef": 0.0, "learning_rate": 3e-3, "lr_scheduler_type": "constant", "exploration_weight": 5.0,
+    }  # fmt: skip
+    bounds = {"exploration_weight_min": 0.2, "exploration_weight_max": 5.0, "exploration_weight_step": 1.0}
+    floor = {"exploration_control": "floor", "outcome_floor": 0.5, "outcome_rate_decay": 0.5, **bounds}
+    alone = make(model=copy.deepcopy(policy), **options)
+    alone.train()
+    held = make(model=copy.deepcopy(policy), **options, **floor)
+    held.train()
+    assert max(history(alone, "reward/outcome")[20:]) < 0.3
+    rates, weights = history(held, "advantage/outcome_rate_smoothed"), history(held, "advantage/exploration_weight")
+    assert max(rates[20:]) > 0.6
+    assert min(weights) == 0.2
+    risen = [after > before for before, after in itertools.pairwise(weights)]
+    above = [rate > 0.5 for rate in rates[1:]]
+    assert any(risen)
+    assert all(is_above for is_above, has_risen in zip(above, risen, strict=True) if has_risen)
