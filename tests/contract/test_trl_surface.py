@@ -139,3 +139,34 @@ def test_events_of_the_training_loop():
     loop = inspect.getsource(Trainer._run_epoch)
     assert loop.index("on_pre_optimizer_step") < loop.index("self.optimizer.step()")
     assert loop.index("_clip_grad_norm") < loop.index("on_pre_optimizer_step")
+
+
+def test_what_a_checkpoint_keeps_of_a_run_in_flight():
+    """in_flight.py saves these and puts them back when training begins, after the Trainer has set them."""
+    assert list(inspect.signature(Trainer._save_rng_state).parameters) == ["self", "output_dir"]
+    assert list(inspect.signature(GRPOTrainer._load_optimizer_and_scheduler).parameters) == ["self", "checkpoint"]
+    constructor = inspect.getsource(GRPOTrainer.__init__)
+    for name in ("self._step = 0", "self._buffered_inputs = None"):
+        assert name in constructor
+    assert "self._step += 1" in inspect.getsource(GRPOTrainer.training_step)
+    assert "self._step % generate_every == 0 or self._buffered_inputs is None" in inspect.getsource(
+        GRPOTrainer._prepare_inputs
+    )
+    loop = inspect.getsource(Trainer._inner_training_loop)
+    for name in ("self._tr_loss = ", "self._total_loss_scalar = ", "self._globalstep_last_logged = "):
+        assert loop.index(name) < loop.index("on_train_begin") < loop.index("on_epoch_begin")
+    saved = inspect.getsource(Trainer._save_checkpoint)
+    assert saved.index("_save_rng_state") < saved.index("save_to_json")  # the file by which a checkpoint is complete
+    epoch = inspect.getsource(Trainer._run_epoch)
+    assert epoch.rindex("on_epoch_end") < epoch.rindex(
+        "_maybe_log_save_evaluate"
+    )  # a checkpoint can still be asked for
+
+
+def test_reward_functions_are_called_with_names_and_their_failures_come_late():
+    """RewardGuard takes `completions` by name, and returns None for all where its function failed."""
+    source = inspect.getsource(GRPOTrainer._calculate_rewards)
+    assert source.count("prompts=prompts, completions=completions, completion_ids=completion_ids_list") == 2
+    assert 'reward_kwargs["log_metric"] = self._log_metric' in source
+    assert list(inspect.signature(GRPOTrainer._log_metric).parameters) == ["self", "name", "value"]
+    assert callable(utils.is_async_callable)
