@@ -15,7 +15,7 @@ AnswerPlace = Annotated[
     Literal["boxed", "marked", "lenient", "whole"], Field(description="where the answer stands in a response")
 ]
 RepetitionPenalty = Annotated[
-    float, Field(ge=0.0, le=1.0, description="what a response of nothing but repetition loses of its reward")
+    float, Field(ge=0.0, le=1.0, description="share of its reward that a response of nothing but repetition loses")
 ]
 ThinkingEnd = Annotated[str | None, Field(description="only the text behind the last one counts")]
 

@@ -61,6 +61,17 @@ def test_ours_by_name_with_options(load) -> None:
     assert length.target_tokens == 7
     steps = make_exploration(load("rewards.exploration={kind: distinct_steps, target_steps: 2, pattern: '='}"))
     assert isinstance(steps, DistinctSteps)
+    assert (length.repetition_penalty, steps.repetition_penalty) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("section", ["kind: length, target_tokens: 7", "kind: distinct_steps, target_steps: 2"])
+def test_a_penalty_for_repetition(load, section) -> None:
+    made = make_exploration(load(f"rewards.exploration={{{section}, repetition_penalty: 0.5}}"))
+    assert made.score("again\n" * 100, 7) < 0.6 * make_exploration(load(f"rewards.exploration={{{section}}}")).score(
+        "a\nb", 7
+    )
+    with pytest.raises(RecipeError, match=r"repetition_penalty .* is 1\.5, expected a value <= 1"):
+        load(f"rewards.exploration={{{section}, repetition_penalty: 1.5}}")
 
 
 def test_every_name_makes_its_class(load) -> None:
