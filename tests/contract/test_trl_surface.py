@@ -170,3 +170,31 @@ def test_reward_functions_are_called_with_names_and_their_failures_come_late():
     assert 'reward_kwargs["log_metric"] = self._log_metric' in source
     assert list(inspect.signature(GRPOTrainer._log_metric).parameters) == ["self", "name", "value"]
     assert callable(utils.is_async_callable)
+
+
+def test_old_and_reference_log_probs_are_asked_for_in_one_place():
+    """`Passes.logps` answers there, and tells the policy from its reference by whether adapters are on."""
+    source = inspect.getsource(GRPOTrainer._generate_and_score_completions)
+    assert source.count("self._get_per_token_logps_and_entropies(") == 3
+    assert source.index("old_per_token_logps, _, _ = ") < source.index("ref_per_token_logps, _, _ = ")
+    assert "with use_adapter(model" in source
+    assert "generate_every != 0" in source  # log-probs are left out where one update follows a rollout
+
+
+def test_the_fused_head_takes_shifted_labels_of_hidden_states_as_they_are():
+    """`score_labelled_only` hands it the labelled positions as one row."""
+    source = inspect.getsource(add_fused_lm_head)
+    assert "hidden_states = backbone_outputs.last_hidden_state\n" in source
+    assert "labels = shift_labels" in source
+    assert "compact = _use_triton(hidden_states.device)" in source  # where TRL does the same itself
+    assert {"log_probs", "entropy", "log_sum_sq_probs", "mean_logits", "is_top1", "label_mask"} <= {
+        field.name for field in dataclasses.fields(FusedCausalLMOutput)
+    }
+
+
+def test_a_step_makes_one_loss_and_one_backward_pass_of_it():
+    """`_compute_loss` makes the backward passes of all parts but the last, unscaled, as the Trainer's is."""
+    source = inspect.getsource(Trainer.training_step)
+    assert source.index("self.compute_loss(model, inputs") < source.index("self.accelerator.backward(loss")
+    assert GRPOTrainer.loss_is_scaled_for_ga is True
+    assert "self._compute_loss(model, inputs)" in inspect.getsource(GRPOTrainer.compute_loss)
