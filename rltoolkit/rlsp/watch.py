@@ -78,16 +78,19 @@ def _any_of(name: str, texts: Sequence[str]) -> str:
     """A pattern for any of the texts as whole words, the longest first; one that never matches for none."""
     if isinstance(texts, str) or not all(isinstance(text, str) and text.strip() for text in texts):
         raise DataError(f"Backtracking: {name} is {texts!r}; give a list of texts that are not empty")
-    patterns = [_loosely(text) for text in sorted(texts, key=len, reverse=True)]
-    return f"(?:{'|'.join(patterns)})" if patterns else r"(?!)"
+    stripped = sorted((text.strip() for text in texts), key=len, reverse=True)
+    # The start of a word and the first letters are looked for once, not for each text: most places have neither.
+    words = [text for text in stripped if _ends_word(text[0])]
+    others = [text for text in stripped if not _ends_word(text[0])]
+    initials = "".join(sorted({re.escape(text[0]) for text in words}))
+    groups = [rf"(?<!\w)(?=[{initials}])(?:{'|'.join(map(_loosely, words))})"] if words else []
+    return f"(?:{'|'.join(groups + [_loosely(text) for text in others])})" if stripped else r"(?!)"
 
 
 def _loosely(text: str) -> str:
-    """The text as whole words, however it is spaced and hyphenated."""
-    stripped = text.strip()
-    words = [re.sub("['’]", "['’]", re.escape(word)) for word in re.split(r"[\s-]+", stripped)]
-    before, behind = (_ends_word(stripped[place]) for place in (0, -1))
-    return (r"(?<!\w)" if before else "") + r"(?:\s+|-)".join(words) + (r"(?!\w)" if behind else "")
+    """The text up to the end of its last word, however it is spaced and hyphenated."""
+    words = [re.sub("['’]", "['’]", re.escape(word)) for word in re.split(r"[\s-]+", text)]
+    return r"(?:\s+|-)".join(words) + (r"(?!\w)" if _ends_word(text[-1]) else "")
 
 
 def _ends_word(character: str) -> bool:
