@@ -149,9 +149,9 @@ def test_what_it_knows_survives_a_checkpoint():
 
     straight, first, second = HackingAlarm(), HackingAlarm(), HackingAlarm()
     half(straight, range(0, 20, 2))
-    half(first, range(0, 10, 2))
+    half(first, range(0, 8, 2))  # between two measurements
     second.load_state_dict(json.loads(json.dumps(first.state_dict())))
-    half(second, range(10, 20, 2))
+    half(second, range(8, 20, 2))
     assert straight.events
     assert second.events == straight.events
     assert second.state_dict() == straight.state_dict()
