@@ -2,9 +2,13 @@
 
 import copy
 
+import pytest
 import torch
+from peft import LoraConfig
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
+
+from rltoolkit.rlsp.advantages import explained_variance, masked_moments
 
 IDS = torch.tensor([[0, 5, 6, 7, 8], [4, 5, 9, 3, 6]])
 MASK = torch.tensor([[0, 1, 1, 1, 1], [1, 1, 1, 1, 1]])
@@ -85,3 +89,30 @@ def test_training_with_a_shared_critic_resumes_to_the_same_weights(make_trainer,
     resumed.train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-2"))
     for owner in (True, False):
         assert changed(weights(straight.model, critic=owner), weights(resumed.model, critic=owner)) == set()
+
+
+@pytest.mark.parametrize("kind", ["separate", "shared", "lora"])
+def test_every_kind_learns_what_tokens_tell(make_trainer, kind):
+    """Targets that follow from the tokens so far; the values of the joint forward come to explain them."""
+    lora = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM") if kind == "lora" else None
+    trainer = make_trainer(critic=kind, peft_config=lora)
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(3, 29, (32, 8), generator=generator)
+    mask = torch.ones_like(ids)
+    low = (ids < 16).float()
+    targets = low.cumsum(1) / torch.arange(1, 9)
+    learning = trainer.model.parameters() if kind == "shared" else trainer.critic.parameters()
+    optimiser = torch.optim.Adam(learning, lr=1e-2)
+    losses, explained = [], []
+    for _ in range(40):
+        values = joint(trainer, ids, mask).state_values
+        loss = (values - targets).square().mean()
+        losses.append(loss.item())
+        left = (targets - values).detach()
+        explained.append(explained_variance(masked_moments(targets, mask), masked_moments(left, mask)))
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    assert losses[-1] < 0.2 * losses[0]
+    assert explained[0] < 0.1
+    assert explained[-1] > 0.3
