@@ -69,10 +69,6 @@ class Observer:
             logger.warning(event.text(self.alarm.samples_dir))
         return event
 
-    def forget_held_out(self) -> None:
-        """Begin an evaluation."""
-        self._held_out = []
-
     def add_to(self, logs: dict[str, Any]) -> None:
         """Say in a log of training or of an evaluation whether the alarm rings, once that can be known."""
         if self.alarm.ringing is None:

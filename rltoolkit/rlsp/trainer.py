@@ -385,7 +385,6 @@ class RLSPTrainer(GRPOTrainer):
         metric_key_prefix: str = "eval",
     ) -> Any:
         """The Trainer's own; the alarm hears what the responses were worth."""
-        self._observer.forget_held_out()
         output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
         self._observer.judge(metric_key_prefix)
         return output
