@@ -1,12 +1,13 @@
 """Which passes through policy, reference and critic a rollout and an update need, and how their rows are divided."""
 
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from rltoolkit.rlsp.batches import Budget
+from rltoolkit.rlsp.batches import Budget, pass_overhead
 from rltoolkit.rlsp.critic import SharedCritic
 from rltoolkit.rlsp.forward import Scored, adapters_off, in_parts, logps_of, row_lengths, score, values_of
 from rltoolkit.rlsp.update import learning_parts
@@ -91,5 +92,12 @@ class Passes:
 
     @property
     def _budget(self) -> Budget:
-        on_cpu = self._trainer.accelerator.device.type == "cpu"
-        return Budget(self._trainer.args.micro_batch_tokens, self._forwards, on_cpu=on_cpu)
+        return Budget(self._trainer.args.micro_batch_tokens, self._forwards, self._overhead)
+
+    @functools.cached_property
+    def _overhead(self) -> int:
+        model = self._trainer.accelerator.unwrap_model(self._trainer.model)
+        critics = {id(parameter) for parameter in self._trainer.critic.parameters()}
+        parameters = sum(p.numel() for p in model.parameters() if id(p) not in critics)
+        layers = getattr(model.config.get_text_config(), "num_hidden_layers", 1)
+        return pass_overhead(layers, parameters, on_cpu=self._trainer.accelerator.device.type == "cpu")

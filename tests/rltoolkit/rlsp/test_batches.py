@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from rltoolkit.rlsp.batches import Budget, micro_batches, padded_tokens
+from rltoolkit.rlsp.batches import Budget, micro_batches, padded_tokens, pass_overhead
 
 
 def cost(lengths, batches, overhead):
@@ -50,6 +50,13 @@ def test_the_longest_come_first_and_a_row_above_the_budget_is_alone():
 
 def test_the_budget_of_none_is_that_of_the_plain_batch_shared_among_the_models():
     lengths = [10] * 8
-    assert Budget(None, 1, on_cpu=True).divide(lengths, rows=8) == [list(range(8))]
-    assert [len(batch) for batch in Budget(None, 2, on_cpu=True).divide(lengths, rows=8)] == [4, 4]
-    assert [len(batch) for batch in Budget(20, 1, on_cpu=True).divide(lengths, rows=8)] == [2] * 4
+    assert Budget(None, 1, 32).divide(lengths, rows=8) == [list(range(8))]
+    assert [len(batch) for batch in Budget(None, 2, 32).divide(lengths, rows=8)] == [4, 4]
+    assert [len(batch) for batch in Budget(20, 1, 32).divide(lengths, rows=8)] == [2] * 4
+
+
+def test_a_pass_costs_more_tokens_the_smaller_the_model_and_the_faster_the_device():
+    assert pass_overhead(6, 3_715_776, on_cpu=True) == 32
+    assert pass_overhead(2, 30_000, on_cpu=True) == 512
+    assert pass_overhead(24, 494_000_000, on_cpu=False) == 2429
+    assert pass_overhead(32, 8_000_000_000, on_cpu=False) == 200
