@@ -40,6 +40,10 @@ def test_phrases_of_another_language():
     assert phrases("wait", phrases=[]) == 0
 
 
+def test_of_phrases_that_overlap_the_longest_counts():
+    assert phrases("let me try again", phrases=["let me", "let me try", "try again"]) == 1
+
+
 def test_a_script_without_spaces_has_its_words_inside_others():
     assert (
         phrases(
