@@ -128,6 +128,8 @@ def test_a_resumed_run_ends_like_one_that_never_stopped(make, tmp_path, case):
     checkpoint = tmp_path / "out" / f"checkpoint-{written}"
     assert checkpoint.is_dir()
     assert written < straight.state.max_steps
+    steps = {int(path.name.partition("-")[2]) for path in checkpoint.parent.glob("checkpoint-*")}
+    assert not any(step % per_rollout for step in steps)  # none was written inside a rollout
     resumed = make(save_steps=save_at, **options)
     resumed.train(resume_from_checkpoint=str(checkpoint))
     assert_same(straight, resumed)
