@@ -56,7 +56,8 @@ def minibatch():
 
 
 def trainer_of(make_trainer, kind, **options):
-    trainer = make_trainer(outcome=alternating, critic=kind, peft_config=KINDS[kind], **options)
+    options = {"peft_config": KINDS[kind]} | options
+    trainer = make_trainer(outcome=alternating, critic=kind, **options)
     trainer.model.train()
     trainer.current_gradient_accumulation_steps = 1
     with torch.no_grad():  # adapters start at zero, and a fresh critic says little: give every part something to say
@@ -248,12 +249,16 @@ def test_values_come_with_the_old_log_probs_in_one_pass(make_trainer, monkeypatc
     assert len(calls) == 1  # the reference is a model of its own
 
 
-def test_the_reference_of_an_adapter_is_the_policy_without_it(make_trainer):
-    trainer = trainer_of(make_trainer, "lora", kl_coef=0.1)
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_reference_of_an_adapter_is_the_policy_without_it(make_trainer, kind):
+    trainer = trainer_of(make_trainer, kind, kl_coef=0.1, peft_config=LORA)
     rollout = trainer._generate_and_score_completions([trainer.train_dataset[i] for i in range(8)])
     mask = rollout["completion_mask"].bool()
     assert trainer.ref_model is None
-    with torch.no_grad(), trainer.model.disable_adapter():
-        expected = plainly(trainer, rollout)[0]
+    with torch.no_grad():
+        values = plainly(trainer, rollout)[1]
+        with trainer.model.disable_adapter():
+            expected = plainly(trainer, rollout)[0]
+    torch.testing.assert_close(rollout["old_values"][..., 0][mask], values[mask], **CLOSE)  # with the adapter on
     torch.testing.assert_close(rollout["ref_per_token_logps"][mask], expected[mask], **CLOSE)
     assert not torch.allclose(rollout["ref_per_token_logps"][mask], rollout["old_per_token_logps"][mask], atol=1e-3)
