@@ -48,15 +48,16 @@ def masked_moments(values: Tensor, mask: Tensor) -> Moments:
     return Moments(torch.tensor(float(chosen.numel()), device=values.device).double(), chosen.sum(), (chosen**2).sum())
 
 
-def whiten(values: Tensor, mask: Tensor, moments: Moments | None = None) -> Tensor:
+def whiten(values: Tensor, mask: Tensor, moments: Moments | None = None, *, least_spread: float = 0.0) -> Tensor:
     """Shift and scale to mean 0 and population variance 1 over all counted tokens, zero elsewhere.
 
-    values and mask (B, T). `moments` are those of all ranks; without them the tensor is all there is. The variance is
-    floored at 1e-8. Whitening is over the whole rollout: per sequence it would erase the reward.
+    values and mask (B, T). `moments` are those of all ranks; without them the tensor is all there is. What spreads
+    less than `least_spread` is divided by that, and the variance is floored at 1e-8. Whitening is over the whole
+    rollout: per sequence it would erase the reward.
     """
     tokens, total, squares = moments if moments is not None else masked_moments(values, mask)
     mean = total / tokens.clamp(min=1)
-    variance = (squares / tokens.clamp(min=1) - mean**2).clamp(min=VARIANCE_FLOOR)
+    variance = (squares / tokens.clamp(min=1) - mean**2).clamp(min=max(VARIANCE_FLOOR, least_spread**2))
     whitened = (values - mean.to(values.dtype)) * variance.rsqrt().to(values.dtype)
     return torch.where(mask.bool(), whitened, torch.zeros_like(values))
 
@@ -78,8 +79,8 @@ def correlation(first: Moments, second: Moments, products: Moments) -> float:
 
 
 def standard_deviation(moments: Moments) -> float:
-    """Of the counted entries; 0 where nothing counts."""
-    return float(max(0.0, _variance(moments)) ** 0.5)
+    """Of the counted entries; NaN where nothing counts."""
+    return float("nan") if moments.tokens.item() == 0 else float(max(0.0, _variance(moments)) ** 0.5)
 
 
 def _variance(moments: Moments) -> float:

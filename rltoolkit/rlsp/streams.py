@@ -27,6 +27,12 @@ from rltoolkit.rlsp.reward import token_rewards
 __all__ = ["STREAMS", "Estimate", "estimate", "outcome_rate"]
 
 STREAMS = ("correctness", "exploration")
+LEAST_SPREAD = 0.05
+"""The least standard deviation that a stream's advantages are divided by, as a part of the stream's largest reward.
+
+Where hardly anything happens in a stream, all scores alike, its advantages are the critic's errors; scaled to variance
+1 they would count as much as a real signal. On Countdown exploration spreads 0.16 of its largest reward and more.
+"""
 OverRanks = Callable[[Moments], Moments]
 
 
@@ -119,12 +125,17 @@ def _decoupled(
         over_ranks,
     )
     if config.normalize_streams:
-        correctness = config.alpha * whiten(correctness, mask, told["advantages_correctness"])
-        exploration = (1 - config.alpha) * whiten(exploration, mask, told["advantages_exploration"])
+        correctness = _normalised(correctness, config.alpha, mask, told["advantages_correctness"])
+        exploration = _normalised(exploration, 1 - config.alpha, mask, told["advantages_exploration"])
     advantages = correctness + weight * exploration
     if config.whiten_advantages:
         advantages = whiten(advantages, mask, over_ranks(masked_moments(advantages, mask)))
     return Estimate(advantages, returns, _stream_metrics(told))
+
+
+def _normalised(advantages: Tensor, share: float, mask: Tensor, moments: Moments) -> Tensor:
+    """Advantages of a stream that pays at most `share`, with that standard deviation, or less where little happens."""
+    return share * whiten(advantages, mask, moments, least_spread=LEAST_SPREAD * share)
 
 
 def _by_stream(name: str, tensor: Tensor) -> dict[str, Tensor]:

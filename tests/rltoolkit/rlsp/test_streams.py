@@ -123,11 +123,45 @@ def test_normalised_streams_count_by_their_weights_and_not_by_their_size(config)
         streams.append(estimate(only, logps, reference, values, mask, config(), alone).advantages[counted])
     expected = 0.7 * whitened(streams[0]) + 2.5 * 0.3 * whitened(streams[1])
     options = {"normalize_streams": True, "alpha": 0.7}
-    for size in (1.0, 1e-2):  # an exploration reward a hundred times as small counts as much
+    for size in (1.0, 0.2):  # an exploration reward a fifth as large counts as much
         sized = scores * torch.tensor([1.0, size])
         found = estimate(sized, logps, ref_logps, values, mask, config(**options), alone, exploration_weight=2.5)
         torch.testing.assert_close(found.advantages[counted], expected, rtol=1e-9, atol=1e-9)
         assert found.advantages[~counted].abs().sum() == 0
+
+
+def test_a_stream_in_which_nothing_happens_does_not_turn_the_critics_noise_into_a_signal(config):
+    """No response explored: what is left of exploration are the value head's errors, which stay small."""
+    draw = torch.Generator().manual_seed(0)
+    mask, scores = torch.ones(32, 20), torch.zeros(32, 2, dtype=torch.float64)
+    scores[::2, 0] = 0.8
+    values = torch.randn(32, 20, 2, generator=draw, dtype=torch.float64) * 1e-3
+    logps = torch.zeros(32, 20, dtype=torch.float64)
+
+    def spread(weight, **options):
+        whole = config(normalize_streams=True, alpha=0.8, **options)
+        return estimate(scores, logps, None, values, mask, whole, alone, exploration_weight=weight).advantages
+
+    noise = (spread(1.0) - spread(0.0)).std(correction=0)
+    assert 0 < noise < 0.05  # a real signal counts 0.2
+    assert spread(0.0).std(correction=0) == pytest.approx(0.8)
+    scores[:] = 0.0
+    assert spread(1.0).std(correction=0) < 0.1  # nor is correctness made up where every answer is wrong
+
+
+def test_at_the_least_spread_the_scale_goes_over_without_a_step(config):
+    """A stream is divided by its own spread above 0.05 of what it can pay, by that below."""
+    draw = torch.Generator().manual_seed(0)
+    values = torch.zeros(32, 20, 2, dtype=torch.float64)
+    logps, mask = torch.zeros(32, 20, dtype=torch.float64), torch.ones(32, 20)
+    plain = torch.randn(32, generator=draw, dtype=torch.float64)
+    plain = (plain - plain.mean()) / plain.std(correction=0)
+    found = []
+    for size in (0.04, 0.02, 0.01, 0.005):  # with alpha 0.8 the bound is 0.01
+        scores = torch.stack([torch.zeros_like(plain), size * plain], dim=1)
+        whole = config(normalize_streams=True, alpha=0.8, gae_lambda=1.0)
+        found.append(estimate(scores, logps, None, values, mask, whole, alone).advantages.std(correction=0).item())
+    assert found == pytest.approx([0.2, 0.2, 0.2, 0.1])
 
 
 def on_two_ranks(function):
@@ -199,7 +233,7 @@ def test_a_rollout_without_a_counted_token_is_zero_everywhere(config):
     found = estimate(scores * torch.nan, logps, ref_logps, values, mask * 0, whole, alone)
     assert found.advantages.abs().sum() == 0
     assert found.returns.abs().sum() == 0
-    assert all(value == value for value in found.metrics.values())
+    assert found.metrics == {}  # nothing is known of it, neither a spread of 0
 
 
 def test_the_outcome_rate_is_of_what_could_be_judged():
