@@ -8,7 +8,7 @@ counted apart from those that the function itself gave None.
 import functools
 import logging
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -78,7 +78,7 @@ class RewardGuard:
     ) -> list[float | None]:
         try:
             scores = self._numbers(returned, count)
-        except VerifierError as error:
+        except Exception as error:  # noqa: BLE001  a generator runs foreign code only here; `tell` raises it
             return self._failed(error, count)
         infinite = [row for row, score in enumerate(scores) if score is not None and not math.isfinite(score)]
         if infinite and not self._warned:
@@ -96,13 +96,15 @@ class RewardGuard:
             )
         if log_metric is not None and count:
             log_metric(f"reward/{self._role}_not_finite", len(infinite) / count)
-        return [None if row in set(infinite) else score for row, score in enumerate(scores)]
+        left_out = set(infinite)
+        return [None if row in left_out else score for row, score in enumerate(scores)]
 
     def _numbers(self, returned: Any, count: int) -> list[float | None]:
         who = f"the {self._role} reward {self.__name__}"
-        if not isinstance(returned, Iterable) or isinstance(returned, str | bytes | dict):
+        scores = _iterator(returned)
+        if scores is None:
             raise VerifierError(f"{who} returned {_short(returned)}; return a list of {count} scores, one per response")
-        values = list(returned)
+        values = list(scores)
         if len(values) != count:
             raise VerifierError(f"{who} returned {len(values)} scores for {count} responses; return one per response")
         return [self._number(value, row, who) for row, value in enumerate(values)]
@@ -112,11 +114,12 @@ class RewardGuard:
             return None
         try:
             score = None if isinstance(value, str) else float(value)
-        except (TypeError, ValueError, RuntimeError):  # RuntimeError: a tensor of several numbers
+        except Exception:  # noqa: BLE001  foreign values raise what they like; the error below names this one
             score = None
         if score is None:
             raise VerifierError(
-                f"{who} gave response {row} the score {_short(value)}; a score is a number, or None where there is none"
+                f"{who} gave response {row} the score {_short(value)}; a score is a number that a float can hold, "
+                "or None where there is none"
             )
         if self._within is not None and math.isfinite(score) and not self._within[0] <= score <= self._within[1]:
             low, high = self._within
@@ -187,6 +190,17 @@ class UnscorableRollouts:
         logger.warning(
             "a rollout without a single response that can be scored is skipped, nothing is learned from it (%s)", said
         )
+
+
+def _iterator(returned: Any) -> Iterator[Any] | None:
+    """None for what is no sequence of scores; a tensor of no dimension, say, which has `__iter__` all the same."""
+    if isinstance(returned, str | bytes | dict):
+        return None
+    try:
+        scores: Iterator[Any] = iter(returned)
+    except TypeError:
+        return None
+    return scores
 
 
 def _name_of(function: Any) -> str:

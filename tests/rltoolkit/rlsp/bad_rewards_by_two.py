@@ -31,6 +31,11 @@ def too_few_on_one(completion_ids, **_):
     return good(completion_ids)[RANK:]
 
 
+def mean_on_one(completion_ids, **_):
+    scores = good(completion_ids)
+    return torch.tensor(scores).mean() if RANK == 0 else scores
+
+
 def none_on_one(completion_ids, **_):
     return good(completion_ids) if RANK == 0 else [None, math.nan] * (len(completion_ids) // 2)
 
@@ -93,6 +98,7 @@ def main(folder: Path) -> None:
     report = {
         "raises_on_one": train(folder, raises_on_one),
         "too_few_on_one": train(folder, too_few_on_one),
+        "mean_on_one": train(folder, mean_on_one),
         "none_on_one": train(folder, none_on_one),
         "none_at_first": train(folder, NoneAtFirst(), max_steps=3),
         "no_rate_on_one": train(folder, no_rate_on_one, prompt_curriculum="skip"),

@@ -31,6 +31,16 @@ def scores_of(guard, count=3, **given):
     return scores
 
 
+class Numberless:
+    """What fails in its own way when it is asked for a number."""
+
+    def __repr__(self):
+        return "<a number of nothing>"
+
+    def __float__(self):
+        return self.nothing
+
+
 # ---- the guard alone ------------------------------------------------------------------------------------------------
 
 
@@ -59,9 +69,14 @@ def test_a_tensor_of_scores_will_do():
         (None, "the outcome reward mine returned None; return a list of 3 scores"),
         (0.5, r"the outcome reward mine returned 0\.5; return a list"),
         ("yes", "the outcome reward mine returned 'yes'; return a list"),
-        ([1.0, "0.5", 0.0], r"the outcome reward mine gave response 1 the score '0\.5'; a score is a number, or None"),
+        ([1.0, "0.5", 0.0], r"the outcome reward mine gave response 1 the score '0\.5'; a score is a number that"),
         ([1.0, 0.0, [1.0]], r"gave response 2 the score \[1\.0\]"),
         ([torch.ones(2), 0.0, 1.0], r"gave response 0 the score tensor\(\[1\., 1\.\]\)"),
+        (torch.tensor(0.5), r"the outcome reward mine returned tensor\(0\.5000\); return a list of 3"),
+        (numpy.array(0.5), r"the outcome reward mine returned array\(0\.5\); return a list of 3"),
+        ([0.0, 10**400, 1.0], r"gave response 1 the score 10+\.\.\.; a score is a number that a float can hold"),
+        ([0.0, 10**5000, 1.0], "the outcome reward mine"),  # Python does not print it
+        ([Numberless(), 0.0, 1.0], "gave response 0 the score <a number of nothing>"),
     ],
 )
 def test_what_are_no_scores_is_named(returned, message):
@@ -76,6 +91,14 @@ def test_a_function_that_raises_is_named_with_what_it_raised():
     with pytest.raises(VerifierError, match="the outcome reward broken raised KeyError: 'c' when it was given 3") as it:
         scores_of(RewardGuard(broken, "outcome"))
     assert isinstance(it.value.__cause__, KeyError)  # with its traceback
+
+
+def test_a_generator_that_fails_on_its_way_is_named():
+    def lazy(completions, **_):
+        return ({"a": 1.0}[completion] for completion in completions)
+
+    with pytest.raises(VerifierError, match="the outcome reward lazy raised KeyError: 'c' when it was given 3"):
+        scores_of(RewardGuard(lazy, "outcome"))
 
 
 def test_an_error_of_our_own_comes_as_it_is():

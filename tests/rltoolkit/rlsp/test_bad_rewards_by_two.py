@@ -45,6 +45,11 @@ def both(tmp_path_factory):
             "process 1 could not take the scores of the outcome reward: VerifierError: the outcome reward "
             "too_few_on_one returned 7 scores for 8 responses",
         ),
+        (
+            "mean_on_one",
+            "process 0 could not take the scores of the outcome reward: VerifierError: the outcome reward "
+            "mean_on_one returned tensor(",
+        ),
         ("no_rate_on_one", "an outcome is 3.0; the prompt curriculum takes outcomes as rates"),
     ],
 )
