@@ -61,7 +61,7 @@ class RLSPConfig(GRPOConfig):
         default="constant",
         metadata={
             "help": "How exploration is weighted beside correctness (decoupled). constant: exploration_weight; linear: "
-            "from there to exploration_weight_end over the training; floor: up while the smoothed outcome rate is "
+            "from there to exploration_weight_end over the rollouts; floor: up while the smoothed outcome rate is "
             "above outcome_floor, down while it is below; best: the same with outcome_floor as a share of the best "
             "smoothed rate so far."
         },
@@ -70,7 +70,7 @@ class RLSPConfig(GRPOConfig):
         default=1.0, metadata={"help": "Weight of the exploration stream, or what it starts from (decoupled)."}
     )
     exploration_weight_end: float = field(
-        default=0.0, metadata={"help": "Weight of the exploration stream at the end of the training (control linear)."}
+        default=0.0, metadata={"help": "Weight of the exploration stream in the last rollout (control linear)."}
     )
     outcome_floor: float | None = field(
         default=None,
@@ -198,6 +198,10 @@ class RLSPConfig(GRPOConfig):
     def rollouts_begun(self, global_step: int) -> int:
         """How many rollouts lie fully behind after `global_step` optimiser steps."""
         return int(global_step * self.gradient_accumulation_steps // self.micro_steps_per_rollout)
+
+    def progress_at(self, global_step: int, max_steps: int) -> float:
+        """Where the rollout after `global_step` optimiser steps stands in the training: 0 the first, 1 the last."""
+        return self.rollouts_begun(global_step) / max(1, self.rollouts_begun(max_steps - 1))
 
 
 def sampling_options(rollout: RolloutSection) -> dict[str, Any]:

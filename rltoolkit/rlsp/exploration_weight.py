@@ -16,13 +16,23 @@ from having to be undone. c is a rate of its own (`floor`) or a share of the bes
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from torch import Tensor
+
+from reward_models.errors import VerifierError
 from rltoolkit.errors import ModelError
 from rltoolkit.rlsp.config import RLSPConfig
 
 __all__ = ["ExplorationWeight", "WeightState", "after_rollout", "floor_of"]
+
+LARGEST_STEP = 700.0
+"""In log w, in one rollout. exp of more is no float; the bounds of w lie far within."""
+
+NEAR = 1e-6
+"""How far outside [0, 1] an outcome may lie as a rounded sum of parts."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +46,7 @@ class WeightState:
 
 def floor_of(state: WeightState, config: RLSPConfig) -> float | None:
     """The rate that the verifier must reach for exploration to gain weight; None where nothing asks for one yet."""
-    if config.outcome_floor is None or config.exploration_control not in ("floor", "best"):
+    if config.outcome_floor is None or not _reads_rates(config):
         return None
     if config.exploration_control == "floor":
         return config.outcome_floor
@@ -48,10 +58,13 @@ def after_rollout(
 ) -> WeightState:
     """The state with which a rollout of this verifier rate is learned from.
 
-    `rate` is None where no response could be judged: nothing is known then, and nothing moves. `progress` is the share
-    of the training that lies behind. While the policy is not `learning` (the critic's warm-up) the rate is followed,
-    but the weight waits: the policy could not have answered to it.
+    `rate` is None where no response could be judged: nothing is known then, and nothing moves. `progress` goes from 0
+    in the first rollout of the training to 1 in the last. While the policy is not `learning` (the critic's warm-up)
+    the rate is followed, but the weight waits: the policy could not have answered to it. Without a constraint the
+    weight is the config's, also where a checkpoint had another.
     """
+    if config.exploration_control == "constant":
+        state = replace(state, weight=config.exploration_weight)
     if config.exploration_control == "linear":
         way = config.exploration_weight_end - config.exploration_weight
         state = replace(state, weight=config.exploration_weight + way * min(1.0, progress))
@@ -64,8 +77,12 @@ def after_rollout(
     floor = floor_of(state, config)
     if floor is None or not learning:
         return state
-    weight = state.weight * math.exp(config.exploration_weight_step * (smoothed - floor))
+    weight = state.weight * math.exp(min(LARGEST_STEP, config.exploration_weight_step * (smoothed - floor)))
     return replace(state, weight=min(max(weight, config.exploration_weight_min), config.exploration_weight_max))
+
+
+def _reads_rates(config: RLSPConfig) -> bool:
+    return config.exploration_control in ("floor", "best")
 
 
 class ExplorationWeight:
@@ -83,6 +100,23 @@ class ExplorationWeight:
     def observe(self, rate: float | None, *, progress: float, learning: bool) -> None:
         """Take note of a rollout, before it is learned from; see `after_rollout`."""
         self._state = after_rollout(self._state, rate, self._config, progress=progress, learning=learning)
+
+    def require_rates(self, outcome: Tensor, gather: Callable[[Tensor], Tensor], name: str) -> None:
+        """Raise VerifierError, on every rank, where a floor is set for a reward `name` whose outcomes are no rates.
+
+        outcome (B,) of this process, NaN where there is none; `gather` brings those of all ranks together.
+        """
+        if not _reads_rates(self._config):
+            return
+        outcomes = gather(outcome)
+        wrong = outcomes[(outcomes < -NEAR) | (outcomes > 1 + NEAR)]
+        if wrong.numel():
+            control = self._config.exploration_control
+            raise VerifierError(
+                f"the outcome reward {name} gave {wrong.numel()} of {outcomes.numel()} responses a score outside "
+                f"[0, 1], first {wrong[0].item():g}, and exploration_control {control!r} holds a floor for rates; give "
+                "outcomes in [0, 1], or set exploration_control to constant or linear"
+            )
 
     def metrics(self) -> dict[str, float]:
         """For the log; what is not known yet is left out."""

@@ -57,10 +57,10 @@ def stream_problems(config: "RLSPConfig") -> list[str]:
             f"outcome_floor is missing with exploration_control {config.exploration_control!r}; give a number > 0 and "
             "<= 1"
         )
-    low, high = config.exploration_weight_min, config.exploration_weight_max
-    if "outcome_floor" in read and not low <= config.exploration_weight <= high:
+    low, weight, high = config.exploration_weight_min, config.exploration_weight, config.exploration_weight_max
+    if "outcome_floor" in read and None not in (low, weight, high) and not low <= weight <= high:
         problems.append(
-            f"exploration_weight is {config.exploration_weight!r}, outside exploration_weight_min {low!r} and "
-            f"exploration_weight_max {high!r}; choose it between them"
+            f"exploration_weight is {weight!r}, outside exploration_weight_min {low!r} and exploration_weight_max "
+            f"{high!r}; choose it between them"
         )
     return problems

@@ -28,6 +28,7 @@ from rltoolkit.rlsp.critic import (
     frozen_copy,
     hide_critic,
     parameters_by_owner,
+    set_apart,
     split_state,
 )
 from rltoolkit.rlsp.critic_files import load_critic, save_critic
@@ -110,26 +111,11 @@ class RLSPTrainer(GRPOTrainer):
             critic = separate_critic(policy, args)
         reference = frozen_copy(policy) if args.kl_coef > 0 and peft_config is None else None
 
-        self.sampler: EpochSeededSampler | None = None
-        self.rollout_backend: RolloutBackend | None = None
-        self._sampler_gap = SamplerGap(self)
         self.alarm = alarm if alarm is not None else HackingAlarm()
         self._backtracking = backtracking if backtracking is not None else Backtracking()
-        self._observer = Observer(self, self.alarm)
-        self._remembering: dict[str, Remembering] = {"hacking_alarm": self.alarm}
-        self._exploration_weight = ExplorationWeight(args)
-        if args.advantage == "decoupled":
-            self._remembering["exploration_weight"] = self._exploration_weight
         self._sample_sink = sample_sink
         self._outcome_function = as_outcome_function(outcome_reward)
-        self._reward_parts: Tensor | None = None
-        self._passes = Passes(self)
-        self._facts: list[ResponseFacts] = []
-        self._unscorable = UnscorableRollouts()
-        self._empty_rows: list[int] = []
-        self._tokens_to_learn = 0.0
-        self.in_flight = InFlight()
-        self.curriculum: PromptCurriculum | None = None
+        self._own_parts(args)
         functions: list[Any] = [guarded(self._outcome_function, "outcome")]
         if exploration_reward is not None:
             exploring = self._as_exploration_function(exploration_reward)
@@ -164,6 +150,28 @@ class RLSPTrainer(GRPOTrainer):
             self._remembering["prompt_curriculum"] = self.curriculum
 
     # ---- set-up -------------------------------------------------------------------------------------------------
+
+    def _own_parts(self, args: RLSPConfig) -> None:
+        """What TRL's constructor does not need, but may already call."""
+        self.sampler: EpochSeededSampler | None = None
+        self.rollout_backend: RolloutBackend | None = None
+        self._sampler_gap = SamplerGap(self)
+        self._observer = Observer(self, self.alarm)
+        self._passes = Passes(self)
+        self._reward_parts: Tensor | None = None
+        self._facts: list[ResponseFacts] = []
+        self._empty_rows: list[int] = []
+        self._tokens_to_learn = 0.0
+        self.in_flight = InFlight()
+        self.curriculum: PromptCurriculum | None = None
+        self._unscorable = UnscorableRollouts()
+        self._exploration_weight = ExplorationWeight(args)
+        self._remembering: dict[str, Remembering] = {
+            "hacking_alarm": self.alarm,
+            "unscorable_rollouts": self._unscorable,
+        }
+        if args.advantage == "decoupled":
+            self._remembering["exploration_weight"] = self._exploration_weight
 
     def _as_exploration_function(self, reward: ExplorationReward | RewardCallable) -> RewardCallable:
         if not isinstance(reward, ExplorationReward):
@@ -205,15 +213,8 @@ class RLSPTrainer(GRPOTrainer):
         """The Trainer's optimiser, with the critic's parameters moved to groups of their own learning rate."""
         made_here = self.optimizer is None
         optimizer: torch.optim.Optimizer = super().create_optimizer(model)
-        if not made_here:
-            return optimizer
-        critic_ids = {id(p) for p in parameters_by_owner(self.model)[1]}
-        for group in list(optimizer.param_groups):
-            moved = [p for p in group["params"] if id(p) in critic_ids]
-            group["params"] = [p for p in group["params"] if id(p) not in critic_ids]
-            if moved:
-                rest = {key: value for key, value in group.items() if key not in ("params", "lr")}
-                optimizer.add_param_group({**rest, "params": moved, "lr": self.args.critic_learning_rate})
+        if made_here:
+            set_apart(optimizer, parameters_by_owner(self.model)[1], self.args.critic_learning_rate)
         return optimizer
 
     def _get_train_sampler(self, dataset: Dataset | None = None) -> Sampler[int]:
@@ -312,9 +313,10 @@ class RLSPTrainer(GRPOTrainer):
             scores, old_logps, ref_logps, values, mask, self.args, self._over_ranks, exploration_weight=weight
         )
         advantages, further = worth.advantages, dict(worth.metrics)
-        tokens = self.accelerator.gather(mask.sum()).sum()
+        here = torch.stack([mask.sum(), (~total.isnan()).sum()])
+        tokens, scored = self.accelerator.gather(here).view(-1, 2).sum(0)
         if self.model.training:
-            self._unscorable.count(tokens.item(), outcome, exploration)
+            self._unscorable.count(tokens.item(), scored.item(), outcome, exploration)
         if self.model.training and self.curriculum is not None:
             weights = self.curriculum.take_in(inputs, outcome, self.accelerator.gather)
             advantages = advantages * weights.unsqueeze(1)  # weighs the policy's loss, which is linear in them
@@ -363,9 +365,10 @@ class RLSPTrainer(GRPOTrainer):
     def _weigh_exploration(self, outcome: Tensor) -> float:
         """The weight of the exploration stream for a rollout with these outcomes; an evaluation does not move it."""
         if self.args.advantage == "decoupled" and self.model.training:
+            self._exploration_weight.require_rates(outcome, self.accelerator.gather, self.reward_func_names[0])
             self._exploration_weight.observe(
                 outcome_rate(outcome, self._over_ranks),
-                progress=self.state.global_step / max(1, self.state.max_steps),
+                progress=self.args.progress_at(self.state.global_step, self.state.max_steps),
                 learning=not self.critic_warming_up(self.state.global_step),
             )
             for name, value in self._exploration_weight.metrics().items():
@@ -392,7 +395,7 @@ class RLSPTrainer(GRPOTrainer):
     # ---- update -------------------------------------------------------------------------------------------------
 
     def _compute_loss(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
-        """Clipped policy and value losses, means over the response tokens of the whole minibatch on all ranks.
+        """Clipped policy and value losses: sums over response tokens, divided by those of an average update.
 
         Rows of similar length go through the models together. In training every part but the last has its backward
         pass here, so that the activations of one part are held at a time; the caller's backward pass is the last's.
@@ -480,7 +483,7 @@ class RLSPTrainer(GRPOTrainer):
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)
-        if self.args.should_save and self._remembering:
+        if self.args.should_save:
             save_state(Path(output_dir), self._remembering)
 
     def _save_rng_state(self, output_dir: str) -> None:

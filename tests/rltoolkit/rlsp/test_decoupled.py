@@ -8,6 +8,7 @@ import pytest
 import torch
 from peft import LoraConfig
 
+from reward_models.errors import VerifierError
 from reward_models.exploration import LengthExploration
 from reward_models.reward_func import as_reward_func
 from reward_models.verdict import Verdict
@@ -126,10 +127,19 @@ def test_the_weight_waits_for_the_critics_warm_up(make):
     assert weights[2] > 1.0
 
 
-def test_the_schedule_follows_the_training(make):
-    trainer = make(exploration_control="linear", exploration_weight=1.0, exploration_weight_end=0.0, max_steps=8)
+@pytest.mark.parametrize(("steps", "weights"), [(8, [1.0, 0.7, 0.4, 0.1]), (7, [1.0, 0.7, 0.4, 0.1]), (2, [1.0])])
+def test_the_schedule_ends_with_the_last_rollout(make, steps, weights):
+    trainer = make(exploration_control="linear", exploration_weight=1.0, exploration_weight_end=0.1, max_steps=steps)
     trainer.train()
-    assert history(trainer, "advantage/exploration_weight") == [1.0, 0.75, 0.5, 0.25]
+    assert history(trainer, "advantage/exploration_weight") == pytest.approx(weights)
+
+
+def test_a_floor_for_what_is_no_rate_ends_the_training_with_a_name(make):
+    def logits(completions, **_):
+        return [2.5] * len(completions)
+
+    with pytest.raises(VerifierError, match=r"outcome reward logits gave 8 of 8 responses .* first 2\.5"):
+        make(outcome=logits, exploration_control="floor", outcome_floor=0.5).train()
 
 
 def test_a_resumed_run_goes_on_with_its_weight_to_the_bit(make, policy, tmp_path):

@@ -4,7 +4,9 @@ import json
 import math
 
 import pytest
+import torch
 
+from reward_models.errors import VerifierError
 from rltoolkit.errors import ModelError
 from rltoolkit.rlsp.config import RLSPConfig
 from rltoolkit.rlsp.exploration_weight import ExplorationWeight, WeightState, after_rollout, floor_of
@@ -123,6 +125,37 @@ def test_a_checkpoint_goes_on_exactly(config):
     assert second.metrics() == whole.metrics()
 
 
+def test_a_constant_weight_is_the_configs_also_after_a_checkpoint(config):
+    control = ExplorationWeight(config("constant", exploration_weight=0.5))
+    control.load_state_dict({"weight": 1.0, "smoothed_rate": 0.4, "best_rate": 0.6})
+    control.observe(None, progress=0.5, learning=True)
+    assert control.weight == 0.5
+    assert control.state_dict()["best_rate"] == 0.6
+
+
+@pytest.mark.parametrize(("rate", "bound"), [(1.0, 2.0), (0.0, 0.1)])
+def test_a_step_that_no_float_could_hold_ends_at_the_bound(config, rate, bound):
+    floor = config("floor", outcome_floor=0.05, exploration_weight_step=1e9)
+    assert weights(followed(floor, [rate, rate])) == [bound, bound]
+
+
+@pytest.mark.parametrize("control", ["floor", "best"])
+@pytest.mark.parametrize("wrong", [1.5, -0.2])
+def test_a_floor_is_for_rates(config, control, wrong):
+    """Ranks see each other's outcomes, so that one that is no rate ends all of them."""
+    options = config(control, outcome_floor=0.5)
+    others = torch.tensor([0.3, wrong, math.nan])
+
+    def gather(own):
+        return torch.cat([own, others])
+
+    with pytest.raises(VerifierError, match=rf"outcome reward judge gave 1 of 5 .* first {wrong}, .*{control}"):
+        ExplorationWeight(options).require_rates(torch.tensor([1.0, 0.0]), gather, "judge")
+    ExplorationWeight(config("constant")).require_rates(others, gather, "judge")
+    rounded = torch.tensor([1.0000001, -1e-7, math.nan])  # sums of parts
+    ExplorationWeight(options).require_rates(rounded, lambda own: own, "judge")
+
+
 def test_a_foreign_state_is_refused(config):
     with pytest.raises(ModelError, match="state of the exploration weight in the checkpoint is"):
         ExplorationWeight(config("constant")).load_state_dict({"mu": 3})
@@ -150,6 +183,10 @@ WRONG = [
     (
         {"exploration_control": "best", "outcome_floor": 0.9, "exploration_weight": 3.0},
         "exploration_weight is 3.0, outside exploration_weight_min 0.1 and exploration_weight_max 2.0",
+    ),
+    (
+        {"exploration_control": "best", "outcome_floor": 0.9, "exploration_weight_min": None},
+        "exploration_weight_min is None; give a number > 0",
     ),
     ({"exploration_weight": float("nan")}, "exploration_weight is nan; give a number >= 0"),
     ({"paper_compat": True}, "paper_compat is true with advantage 'decoupled'"),
