@@ -33,6 +33,7 @@ __all__ = [
     "head_values",
     "hide_critic",
     "parameters_by_owner",
+    "set_apart",
     "split_state",
 ]
 
@@ -61,6 +62,9 @@ class Critic(nn.Module):
 class SharedCritic(nn.Module):
     """A head on the policy's last hidden states: values cost no forward of their own, and train the policy's trunk."""
 
+    trains_trunk = True
+    """False while the critic warms up: a gradient that moves nothing would still count where gradients are clipped."""
+
     def __init__(self, base: PreTrainedModel, *, seed: int = 0, streams: int = 1) -> None:
         super().__init__()
         self._policy = (base,)  # in a tuple: the policy is no part of the critic, it is the other way round
@@ -74,7 +78,7 @@ class SharedCritic(nn.Module):
 
     def from_hidden(self, hidden: Tensor) -> Tensor:
         """(B, T, H) last hidden states of the policy -> (B, T) or (B, T, streams) values in float32."""
-        return head_values(self.head, hidden)
+        return head_values(self.head, hidden if self.trains_trunk else hidden.detach())
 
 
 def fresh_head(model: PreTrainedModel, seed: int, streams: int) -> ValueHead:
@@ -161,6 +165,17 @@ def split_state(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, 
         else:
             policy[name] = tensor
     return policy, critic
+
+
+def set_apart(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter], learning_rate: float) -> None:
+    """Move parameters of an optimiser into groups of their own learning rate, with what else their groups say."""
+    ids = {id(p) for p in parameters}
+    for group in list(optimizer.param_groups):
+        moved = [p for p in group["params"] if id(p) in ids]
+        group["params"] = [p for p in group["params"] if id(p) not in ids]
+        if moved:
+            rest = {key: value for key, value in group.items() if key not in ("params", "lr")}
+            optimizer.add_param_group({**rest, "params": moved, "lr": learning_rate})
 
 
 def frozen_copy(policy: PreTrainedModel) -> PreTrainedModel:

@@ -163,18 +163,25 @@ def finite_or_nan(rewards: Tensor) -> Tensor:
 
 
 class UnscorableRollouts:
-    """Counts rollouts without a response that can be learned from: one is skipped, many in a row are an error."""
+    """Counts rollouts without a response that could be scored: one is skipped, many in a row are an error."""
 
     def __init__(self) -> None:
         self._in_a_row = 0
 
-    def count(self, tokens: float, outcome: Tensor, exploration: Tensor | None) -> None:
-        """Take note of a rollout with so many tokens to learn from, over all ranks; parts (B,) of this process.
+    def count(self, tokens: float, scored: float, outcome: Tensor, exploration: Tensor | None) -> None:
+        """Take note of a rollout: tokens to learn from and responses with a score, over all ranks; parts (B,) of this.
 
-        Raises VerifierError, on every rank, where MANY_IN_A_ROW had none.
+        Raises VerifierError, on every rank, where MANY_IN_A_ROW had no score. Responses that all have a score but no
+        token that counts, since every one was cut off, are no fault of the reward functions.
         """
-        if tokens > 0:
+        if scored > 0:
             self._in_a_row = 0
+            if tokens == 0:
+                logger.warning(
+                    "a rollout whose %d responses with a score were all cut off at max_completion_length is skipped: "
+                    "mask_truncated_completions leaves such responses out. Allow longer ones, or learn from these, too",
+                    scored,
+                )
             return
         self._in_a_row += 1
         parts = [("outcome", outcome)] + ([] if exploration is None else [("exploration", exploration)])
@@ -190,6 +197,14 @@ class UnscorableRollouts:
         logger.warning(
             "a rollout without a single response that can be scored is skipped, nothing is learned from it (%s)", said
         )
+
+    def state_dict(self) -> dict[str, int]:
+        """What a checkpoint keeps."""
+        return {"in_a_row": self._in_a_row}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on from a checkpoint."""
+        self._in_a_row = state["in_a_row"]
 
 
 def _iterator(returned: Any) -> Iterator[Any] | None:

@@ -24,6 +24,7 @@ from rltoolkit.rlsp.advantages import Moments
 from rltoolkit.rlsp.alarm import HackingAlarm
 from rltoolkit.rlsp.config import RLSPConfig
 from rltoolkit.rlsp.critic import (
+    SharedCritic,
     attach_critic,
     frozen_copy,
     hide_critic,
@@ -41,7 +42,7 @@ from rltoolkit.rlsp.in_flight import InFlight
 from rltoolkit.rlsp.observe import Rollout
 from rltoolkit.rlsp.observer import Observer
 from rltoolkit.rlsp.passes import Passes
-from rltoolkit.rlsp.refusals import refuse_two_critics, refuse_what_cannot_work
+from rltoolkit.rlsp.refusals import refuse_two_critics, refuse_unread_sampling, refuse_what_cannot_work
 from rltoolkit.rlsp.reward_guard import UnscorableRollouts, finite_or_nan, guarded, tell_failures
 from rltoolkit.rlsp.sampler_gap import SamplerGap
 from rltoolkit.rlsp.schedule import EpochSeededSampler, RolloutSchedule
@@ -115,6 +116,7 @@ class RLSPTrainer(GRPOTrainer):
         self._backtracking = backtracking if backtracking is not None else Backtracking()
         self._sample_sink = sample_sink
         self._outcome_function = as_outcome_function(outcome_reward)
+        self.curriculum: PromptCurriculum | None = None
         self._own_parts(args)
         functions: list[Any] = [guarded(self._outcome_function, "outcome")]
         if exploration_reward is not None:
@@ -163,7 +165,6 @@ class RLSPTrainer(GRPOTrainer):
         self._empty_rows: list[int] = []
         self._tokens_to_learn = 0.0
         self.in_flight = InFlight()
-        self.curriculum: PromptCurriculum | None = None
         self._unscorable = UnscorableRollouts()
         self._exploration_weight = ExplorationWeight(args)
         self._remembering: dict[str, Remembering] = {
@@ -256,6 +257,7 @@ class RLSPTrainer(GRPOTrainer):
             return super()._generate_single_turn(
                 prompt_ids, images, multimodal_fields, num_generations, has_tool_images
             )
+        refuse_unread_sampling(self.args)
         if self._sampled_elsewhere():
             self._sampler_gap.refuse_what_cannot_be_corrected()
         sampling = SamplingParams(
@@ -415,6 +417,9 @@ class RLSPTrainer(GRPOTrainer):
         return loss + done
 
     def _loss_of_part(self, model: nn.Module, inputs: dict[str, Any], sums: list[dict[str, Tensor]]) -> Tensor:
+        warming_up = self.model.training and self.critic_warming_up(self.state.global_step)
+        if isinstance(self.critic, SharedCritic):
+            self.critic.trains_trunk = not warming_up
         with self.accelerator.autocast():
             scored = score(model, inputs)
         losses = minibatch_loss(
@@ -425,7 +430,6 @@ class RLSPTrainer(GRPOTrainer):
             clip_value=self.args.cliprange_value,
         )
         sums.append(token_sums(losses.logged, inputs["loss_mask"]))
-        warming_up = self.model.training and self.critic_warming_up(self.state.global_step)
         # Multiplied, not left out: with several processes every parameter must take part in the backward pass.
         total = losses.policy * (0.0 if warming_up else 1.0) + self.args.vf_coef * losses.value
         loss: Tensor = total / self._tokens_per_update(inputs)
