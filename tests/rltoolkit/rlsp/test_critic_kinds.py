@@ -67,6 +67,31 @@ def test_shared_warm_up_moves_the_head_alone(make_trainer):
     assert changed(critic, weights(trainer.model, critic=True)) == {"critic.head.linear.weight"}
 
 
+def test_in_shared_warm_up_the_trunk_has_no_share_in_the_clipped_gradient(make_trainer):
+    """The value loss pulls at the trunk far more than at the head; none of it is learned from, nor clipped by."""
+    trainer = make_trainer(
+        outcome=lengths_reward, critic="shared", critic_warmup_rollouts=1, max_steps=1, max_grad_norm=0.01, optim="sgd"
+    )
+    head = trainer.critic.head.linear.weight
+    before, clip, norms = head.detach().clone(), trainer._clip_grad_norm, []
+
+    def clipped(model):
+        norms.append((clip(model).item(), head.grad.norm().item()))
+        return torch.tensor(norms[-1][0])
+
+    trainer._clip_grad_norm = clipped
+    trainer.train()
+    assert norms[0][0] > 0.01  # or nothing is clipped here
+    assert norms[0][1] == pytest.approx(0.01, rel=1e-3)
+    assert (before - head).norm().item() == pytest.approx(1e-2 * 0.01, rel=1e-2)  # learning rate times norm
+
+
+def test_a_shared_critic_trains_the_trunk_again_after_its_warm_up(make_trainer):
+    trainer = make_trainer(outcome=lengths_reward, critic="shared", critic_warmup_rollouts=1, max_steps=3)
+    trainer.train()
+    assert trainer.critic.trains_trunk
+
+
 def test_a_shared_critics_folder_holds_the_head_alone(make_trainer, tmp_path):
     trainer = make_trainer(outcome=lengths_reward, critic="shared", max_steps=2)
     trainer.train()
