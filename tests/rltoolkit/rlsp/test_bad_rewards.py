@@ -1,5 +1,6 @@
 """What reward functions and samplers can do wrong: an error that names it, or left out and counted."""
 
+import copy
 import itertools
 import logging
 import math
@@ -277,6 +278,35 @@ def test_a_function_that_never_gives_a_score_ends_the_training(make_trainer, cap
     assert str(it.value).startswith(f"{MANY_IN_A_ROW} rollouts in a row")
     assert changed(before, weights(trainer)) == set()
     assert caplog.text.count("a rollout without a single response that can be scored is skipped") == MANY_IN_A_ROW - 1
+
+
+def test_responses_that_are_all_cut_off_are_no_fault_of_the_reward(make_trainer, caplog):
+    """They have scores, and no token that counts: nothing is learned, and nobody is sent to the reward functions."""
+    rollouts = MANY_IN_A_ROW + 1
+    trainer = make_trainer(
+        outcome=lengths_reward, mask_truncated_completions=True, max_completion_length=1, max_steps=2 * rollouts
+    )
+    sample = trainer._sample
+    trainer._sample = lambda *args: ([[5] for _ in sample(*args)[0]], None)  # never an end of sequence
+    before = weights(trainer)
+    trainer.train()
+    assert changed(before, weights(trainer)) == set()
+    assert history(trainer, "reward/unscorable") == [0.0] * rollouts
+    assert caplog.text.count("a rollout whose 8 responses with a score were all cut off") == rollouts
+    assert "look at the reward functions" not in caplog.text
+    assert "without a single response that can be scored" not in caplog.text
+
+
+def test_a_resumed_run_counts_on(make_trainer, policy, tmp_path):
+    """Rollouts without a score from before the break count: it ends where it would have ended without one."""
+    saving = {"save_strategy": "steps", "save_steps": 2 * (MANY_IN_A_ROW - 1)}
+    make_trainer(
+        model=copy.deepcopy(policy), outcome=Outcome(nothing), max_steps=2 * (MANY_IN_A_ROW - 1), **saving
+    ).train()
+    resumed = make_trainer(outcome=Outcome(nothing), max_steps=100)
+    with pytest.raises(VerifierError, match=f"{MANY_IN_A_ROW} rollouts in a row"):
+        resumed.train(resume_from_checkpoint=str(tmp_path / "out" / f"checkpoint-{saving['save_steps']}"))
+    assert resumed.state.global_step == 2 * (MANY_IN_A_ROW - 1)
 
 
 def test_rollouts_without_a_score_may_come_now_and_then(make_trainer):

@@ -9,10 +9,9 @@ import pytest
 import torch
 from datasets import Dataset
 
-from rltoolkit.errors import DataError, ModelError
+from rltoolkit.errors import DataError
 from rltoolkit.rlsp import RLSPConfig
 from rltoolkit.rlsp.curriculum import MOST_TURNS, PromptCurriculum, Standing, content_key, standing_of
-from rltoolkit.rlsp.state import load_state
 
 NAN = float("nan")
 
@@ -273,12 +272,6 @@ def test_a_training_leaves_settled_prompts_out_from_the_epoch_after(make_trainer
     assert {prompt[0] for prompt in epochs[1] + epochs[2]} == {"4", "5"}
     shares = [line["curriculum/solved"] for line in trainer.state.log_history if "curriculum/solved" in line]
     assert shares[-1] == 4 / 16
-
-
-def test_a_checkpoint_without_the_curriculum_is_refused(make_trainer, kinds, tmp_path):
-    trainer = make_trainer(outcome=by_prompt, dataset=kinds, prompt_curriculum="skip")
-    with pytest.raises(ModelError, match="no state of 'prompt_curriculum'"):
-        load_state(tmp_path, {"prompt_curriculum": trainer.curriculum})
 
 
 def test_a_stream_of_prompts_has_no_curriculum(make_trainer, kinds):
