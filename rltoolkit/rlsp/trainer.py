@@ -42,17 +42,11 @@ from rltoolkit.rlsp.in_flight import InFlight
 from rltoolkit.rlsp.observe import Rollout
 from rltoolkit.rlsp.observer import Observer
 from rltoolkit.rlsp.passes import Passes
-from rltoolkit.rlsp.refusals import refuse_two_critics, refuse_unread_sampling, refuse_what_cannot_work
+from rltoolkit.rlsp.refusals import refuse_two_critics, refuse_what_cannot_work
 from rltoolkit.rlsp.reward_guard import UnscorableRollouts, finite_or_nan, guarded, tell_failures
 from rltoolkit.rlsp.sampler_gap import SamplerGap
 from rltoolkit.rlsp.schedule import EpochSeededSampler, RolloutSchedule
-from rltoolkit.rlsp.scoring import (
-    ResponseFacts,
-    RewardCallable,
-    as_outcome_function,
-    describe,
-    stream_scores,
-)
+from rltoolkit.rlsp.scoring import ResponseFacts, RewardCallable, as_outcome_function, describe, stream_scores
 from rltoolkit.rlsp.state import Remembering, load_state, save_state
 from rltoolkit.rlsp.streams import estimate, outcome_rate
 from rltoolkit.rlsp.update import TOKENS, minibatch_loss, token_sums
@@ -257,9 +251,7 @@ class RLSPTrainer(GRPOTrainer):
             return super()._generate_single_turn(
                 prompt_ids, images, multimodal_fields, num_generations, has_tool_images
             )
-        refuse_unread_sampling(self.args)
-        if self._sampled_elsewhere():
-            self._sampler_gap.refuse_what_cannot_be_corrected()
+        self._sampler_gap.refuse_what_cannot_hold(elsewhere=self._sampled_elsewhere())
         sampling = SamplingParams(
             temperature=self.temperature,
             top_p=self.top_p,
