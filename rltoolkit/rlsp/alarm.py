@@ -64,7 +64,7 @@ class Measurement:
     step: int
     rate: Mean
     paid: Mean | None
-    """None until there is a rollout: then that of the first one after, which the measured policy drew."""
+    """Of the last rollouts before it; before all, of the first one after, which the measured policy drew, else None."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,8 @@ class Alarm:
             f"{paid_before:.3f} -> {paid_now:.3f}, while the held-out rate of {self.series} fell, "
             f"{self.before.rate.value:.3f} -> {self.now.rate.value:.3f}, both beyond their noise. "
             f"Wrong answers that were paid most for exploration: {named or 'none'}. Read them. Raise alpha, "
-            f"kl_coef or repetition_penalty, or lower the exploration's target, and go back to a model near step "
-            f"{self.before.step}"
+            f"kl_coef or the exploration reward's repetition_penalty, or lower its target, and go back to a model near "
+            f"step {self.before.step}"
         )
 
 
@@ -179,7 +179,9 @@ class HackingAlarm:
         Rates of one step can come in several calls.
         """
         if step != self._closed_at:
-            self._closed, self._window, self._closed_at = self._window, _Window(), step
+            # Measured twice without a rollout in between: what the last rollouts were paid still holds.
+            self._closed = self._window if self._window.count else self._closed
+            self._window, self._closed_at = _Window(), step
         was_ringing = bool(self._ringing)
         for name, rate in rates.items():
             if rate is not None:

@@ -19,6 +19,7 @@ __all__ = [
     "dropped_warning",
     "importance_ratio",
     "logp_difference",
+    "missing_warning",
     "weight_facts",
 ]
 
@@ -151,6 +152,14 @@ def difference_warning(mean: float, largest: float) -> str:
         f"most, expected below {LARGE_DIFFERENCE}: it has other weights, another dtype or another kind of log-probs. "
         "Give rollout.engine.dtype the dtype of the model, and start servers by `rltoolkit serve`; until then "
         "sampling/logp_difference_mean and sampling/dropped show what importance weights have to make up for"
+    )
+
+
+def missing_warning(share: float) -> str:
+    """What the user is told where the sampler left out log-probs."""
+    return (
+        f"the sampler gave no log-prob for {share:.0%} of the response tokens (sampling/without_logp); they are not "
+        "corrected, their importance weight is 1. Let the sampler report the log-prob of every token"
     )
 
 

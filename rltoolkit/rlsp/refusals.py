@@ -9,7 +9,7 @@ from reward_models.exploration import DistinctSteps, LengthExploration
 from rltoolkit.errors import ModelError
 from rltoolkit.rlsp.config import RLSPConfig
 
-__all__ = ["refuse_two_critics", "refuse_what_cannot_work"]
+__all__ = ["refuse_two_critics", "refuse_unread_sampling", "refuse_what_cannot_work"]
 
 
 def refuse_two_critics(critic: nn.Module | None, args: RLSPConfig) -> None:
@@ -19,6 +19,17 @@ def refuse_two_critics(critic: nn.Module | None, args: RLSPConfig) -> None:
         raise ModelError(
             f"a critic is given as a module ({type(critic).__name__}), and the config asks for {choice}; give one of "
             "the two"
+        )
+
+
+def refuse_unread_sampling(args: RLSPConfig) -> None:
+    """Raise ModelError for options of sampling that TRL reads where it samples, and a rollout backend does not."""
+    given = [] if args.repetition_penalty == 1.0 else [f"repetition_penalty is {args.repetition_penalty}"]
+    given += [f"generation_kwargs is {args.generation_kwargs}"] if args.generation_kwargs else []
+    if given:
+        raise ModelError(
+            f"{', '.join(given)} while a rollout_backend samples, which takes neither; remove it, or leave "
+            "rollout_backend unset, so that TRL samples"
         )
 
 

@@ -16,8 +16,10 @@ from rltoolkit.rlsp.correction import (
     dropped_warning,
     importance_ratio,
     logp_difference,
+    missing_warning,
     weight_facts,
 )
+from rltoolkit.rlsp.refusals import refuse_unread_sampling
 
 if TYPE_CHECKING:
     from rltoolkit.rlsp.trainer import RLSPTrainer
@@ -34,23 +36,22 @@ class SamplerGap:
         self._trainer = trainer
         self._warned: set[str] = set()
 
-    def refuse_what_cannot_be_corrected(self) -> None:
-        """Raise ModelError where samples of a cut distribution would be corrected; before the first is drawn."""
+    def refuse_what_cannot_hold(self, *, elsewhere: bool) -> None:
+        """Raise ModelError, before the first sample is drawn, for options of sampling that would not do what they say.
+
+        No rollout backend reads all that TRL's own sampling does. Where the sampler is `elsewhere`, in another program,
+        its samples of a cut distribution could not be corrected.
+        """
         trainer = self._trainer
+        refuse_unread_sampling(trainer.args)
         cut = cut_distribution(trainer.top_p, trainer.top_k, trainer.min_p)
-        if cut is not None and trainer.vllm_importance_sampling_correction:
+        if elsewhere and cut is not None and trainer.vllm_importance_sampling_correction:
             raise ModelError(cut)
 
     def correct(self, output: dict[str, Any], logps: Tensor, mask: Tensor, metrics: dict[str, list[float]]) -> None:
         """Log how far the sampler is from `logps` (B, C), and weigh the policy loss where TRL would."""
-        sampled, reduce = output["sampling_per_token_logps"], self._trainer.accelerator.reduce
-        gap = logp_difference(logps, sampled, mask)
-        total, tokens = reduce(torch.stack([gap.total, gap.tokens]), reduction="sum").tolist()
-        mean, largest = total / max(1.0, tokens), self._trainer.accelerator.gather(gap.largest).max().item()
-        metrics["sampling/logp_difference_mean"].append(mean)
-        metrics["sampling/logp_difference_max"].append(largest)
-        if mean > LARGE_DIFFERENCE:
-            self._warn_once("difference", difference_warning(mean, largest))
+        sampled = output["sampling_per_token_logps"]
+        self._log_difference(logps, sampled, mask, metrics)
         if not self._trainer.vllm_importance_sampling_correction:
             return
         options = {
@@ -60,6 +61,24 @@ class SamplerGap:
         }
         output["importance_sampling_ratio"] = ratio = importance_ratio(logps, sampled, mask, **options)
         self._log_weights(weight_facts(ratio, mask, **options), metrics)
+
+    def _log_difference(self, logps: Tensor, sampled: Tensor, mask: Tensor, metrics: dict[str, list[float]]) -> None:
+        """Log how far apart the log-probs are, and how many the sampler left out; nothing of what is not known."""
+        accelerator, gap = self._trainer.accelerator, logp_difference(logps, sampled, mask)
+        sums = torch.stack([gap.total, gap.tokens, mask.sum().to(gap.total)])
+        total, told, counted = accelerator.reduce(sums, reduction="sum").tolist()
+        largest = accelerator.gather(gap.largest).max().item()
+        if counted > 0:
+            metrics["sampling/without_logp"].append(1 - told / counted)
+        if told < counted:
+            self._warn_once("missing", missing_warning(1 - told / counted))
+        if told == 0:
+            return
+        mean = total / told
+        metrics["sampling/logp_difference_mean"].append(mean)
+        metrics["sampling/logp_difference_max"].append(largest)
+        if mean > LARGE_DIFFERENCE:
+            self._warn_once("difference", difference_warning(mean, largest))
 
     def _log_weights(self, facts: WeightFacts, metrics: dict[str, list[float]]) -> None:
         """Log the importance weights of a rollout, and warn once where they leave much of it out."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from rltoolkit.errors import RolloutError
+from rltoolkit.errors import ModelError, RolloutError
 from rltoolkit.rollout.transformers_backend import TransformersBackend
 
 RECORDED = {
@@ -158,6 +158,26 @@ def test_a_small_difference_is_not_warned_of(make_trainer, policy, caplog):
     with caplog.at_level(logging.WARNING, logger="rltoolkit.rlsp.trainer"):
         trained(make_trainer, policy, Elsewhere(policy, shift=0.02))
     assert not [record for record in caplog.records if "nats per token" in record.message]
+
+
+def test_a_sampler_without_log_probs_is_no_perfect_match(make_trainer, policy, caplog):
+    with caplog.at_level(logging.WARNING, logger="rltoolkit.rlsp.sampler_gap"):
+        trainer = trained(make_trainer, policy, Elsewhere(policy, shift=math.nan))
+    assert history(trainer, "sampling/without_logp") == [1.0, 1.0]
+    assert history(trainer, "sampling/logp_difference_mean") == []
+    (told,) = [record.message for record in caplog.records if "gave no log-prob" in record.message]
+    assert "100% of the response tokens" in told
+    assert history(trained(make_trainer, policy, Elsewhere(policy)), "sampling/without_logp") == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("options", [{"repetition_penalty": 1.7}, {"generation_kwargs": {"num_beams": 2}}])
+def test_options_that_no_backend_reads_are_refused_before_a_sample_is_drawn(make_trainer, policy, options):
+    backend = Elsewhere(policy)
+    with pytest.raises(ModelError, match=f"{next(iter(options))} is .*rollout_backend"):
+        trained(make_trainer, policy, backend, **options)
+    assert "generate" not in backend.calls
+    with pytest.raises(ModelError, match="which takes neither"):
+        trained(make_trainer, policy, None, **options)
 
 
 def test_a_rollout_that_fails_leaves_the_backend_asleep(make_trainer, policy):
