@@ -1,16 +1,17 @@
 """Does an exploration reward make a policy search? RLSP on Countdown with four exploration rewards, three seeds each.
 
-First the start is looked at: the model of stage one is allowed k attempts (it may not give up before), k = 1, 2, ...;
-only where its accuracy rises with k is there something for exploration to teach. Then PPO runs from that model, with
-the same prompts and seeds, without exploration reward, paid for length, paid for distinct attempts, and with decoupled
-advantage streams under a constraint. Every run is evaluated on the same 500 held-out problems every 64 steps. Figures
-come from the runs' own files; a run that is finished is not repeated.
+First the start is looked at: the model of stage one is allowed k attempts (it may not give up before, and a hit ends
+the search), k = 1, 2, ..., beside k different attempts at random: where persistence pays there is something to teach.
+Then PPO runs from that model, with the same prompts and seeds, without exploration reward, paid for length, paid for
+distinct attempts, and with decoupled advantage streams under a constraint. Every run is evaluated on the same 500
+held-out problems every 64 steps. Figures come from the runs' own files; a run that is finished is not repeated.
 
     python benchmarks/rlsp_emergence.py --seeds 0 1 2 --parallel 2
 """
 
 import argparse
 import json
+import math
 import os
 import platform
 import statistics
@@ -77,6 +78,18 @@ def accuracy_by_attempts(model: Path, seed: int, questions: int) -> list[float]:
     return solved
 
 
+def accuracy_by_chance(questions: int) -> list[float]:
+    """The same share for k different attempts drawn at random from all that a problem's numbers allow; exact."""
+    chances: list[list[float]] = []
+    for row in countdown_rows("test", questions):
+        (a, b, c), target = problem_of(row["prompt"])
+        values = [attempt.value for attempt in attempts((a, b, c))]
+        misses = sum(value != target for value in values)
+        drawn = [min(k, len(values)) for k in range(1, ALLOWED + 1)]
+        chances.append([1 - math.comb(misses, k) / math.comb(len(values), k) for k in drawn])
+    return [statistics.fmean(column) for column in zip(*chances, strict=True)]
+
+
 def next_attempts(backend: Any, shown: Mapping[int, list[int]], ends: set[int], seed: int) -> dict[int, list[int]]:
     """One more line for every row, up to a token of `ends`; none where all continuations were a box or no line."""
     lines: dict[int, list[int]] = {}
@@ -99,11 +112,18 @@ def next_attempts(backend: Any, shown: Mapping[int, list[int]], ends: set[int], 
 # ---- what a response shows -------------------------------------------------------------------------------------
 
 
+def problem_of(prompt: str) -> tuple[tuple[int, int, int], int]:
+    """Numbers and target of a prompt such as 3,5,2>16."""
+    numbers, _, target = prompt.strip().partition(">")
+    a, b, c = (int(number) for number in numbers.split(","))
+    return (a, b, c), int(target)
+
+
 def hits(line: str, prompt: str) -> bool:
     """Whether an attempt reaches the target of the prompt; what is no attempt does not."""
-    a, b, c = (int(number) for number in prompt.strip().partition(">")[0].split(","))
-    values = {attempt.steps: attempt.value for attempt in attempts((a, b, c))}
-    return values.get(line.partition("?")[0]) == int(prompt.strip().partition(">")[2])
+    numbers, target = problem_of(prompt)
+    values = {attempt.steps: attempt.value for attempt in attempts(numbers)}
+    return values.get(line.partition("?")[0]) == target
 
 
 def sample_facts(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
@@ -146,10 +166,10 @@ def run_arm(folder: Path, arm: str, seed: int, model: Path) -> dict[str, Any]:
     return curve(place) | {"alarms": alarms(place)}
 
 
-def alarms(folder: Path) -> int:
-    """How often the run's hacking alarm went off."""
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return sum(line.get("alarm/hacking", 0) > 0 for line in lines)
+def alarms(folder: Path) -> int | None:
+    """How often the run's hacking alarm went off; None where it had nothing to watch."""
+    alarm = json.loads((folder / "summary.json").read_text()).get("hacking_alarm") or {}
+    return len(alarm["events"]) if alarm.get("watched") else None
 
 
 def summary(curves: Sequence[Mapping[str, Any]]) -> dict[str, list[list[float]]]:
@@ -221,10 +241,11 @@ def main() -> None:
     allowed = {str(seed): accuracy_by_attempts(model, seed, 500) for seed, model in models.items()}
     record = {
         "command": "python benchmarks/rlsp_emergence.py " + " ".join(sys.argv[1:]),
+        "note": "a run that is finished is not repeated: those of an arm may be older than this file",
         "machine": {"cores": os.cpu_count(), "processor": platform.machine(), "threads_per_run": 1},
         "versions": collect_versions(),
         "seeds": options.seeds,
-        "start": {"accuracy_with_k_attempts_allowed": allowed},
+        "start": {"accuracy_with_k_attempts_allowed": allowed, "the same by chance": accuracy_by_chance(500)},
         "arms": {arm: {"recipe": recipe, "overrides": changes} for arm, (recipe, changes) in ARMS.items()},
         "curves": by_arm,
         "summary": {arm: summary(curves) for arm, curves in by_arm.items()},

@@ -36,6 +36,17 @@ def test_the_readme_names_options_that_exist():
     assert set(used) <= set(RLSPConfig.__dataclass_fields__)
 
 
+def test_the_table_gives_the_defaults_that_there_are():
+    table = (FOLDER / "README.md").read_text().partition("`PPOConfig(...)`:")[2]
+    right = [row.split("|")[2] for row in table.splitlines() if row.startswith("| ")]
+    claims = dict(re.findall(r"`(\w+)` \(([\w.e-]+)\)", "\n".join(right)))
+    assert len(claims) >= 12
+    defaults = {name: field.default for name, field in RLSPConfig.__dataclass_fields__.items()}
+    assert {
+        name: float(claim) if claim not in ("True", "False") else claim == "True" for name, claim in claims.items()
+    } == {name: defaults[name] for name in claims}
+
+
 @pytest.mark.parametrize("as_folder", [True, False])
 def test_a_reward_model_gives_the_reward_whatever_its_range(tmp_path, as_folder):
     tokenizer = countdown_tokenizer()
