@@ -90,7 +90,7 @@ class ValueModel(nn.Module):
             )
         dtypes = {tensor.dtype for name, tensor in weights.items() if name != HEAD_KEY and tensor.is_floating_point()}
         dtype = dtypes.pop() if len(dtypes) == 1 else torch.float32
-        model = cls(AutoModel.from_config(AutoConfig.from_pretrained(path), dtype=dtype), squash=_saved_squash(path))
+        model = cls(AutoModel.from_config(AutoConfig.from_pretrained(path), dtype=dtype), squash=saved_squash(path))
         try:
             model.load_state_dict(weights)
         except RuntimeError as error:
@@ -135,12 +135,19 @@ class ValueModel(nn.Module):
                 return values
 
 
-def _saved_squash(folder: Path) -> Squash:
-    """Return the squashing that `save` wrote down; RLSP's critics have none and no such file."""
+def saved_squash(folder: Path) -> Squash:
+    """Return the squashing that `save` wrote down; RLSP's critics have none and no such file.
+
+    Raises:
+        VerifierError: the file says none that is known here.
+    """
     file = folder / SETTINGS_FILE
     if not file.is_file():
         return "none"
-    settings = json.loads(file.read_text())
+    try:
+        settings = json.loads(file.read_text())
+    except ValueError:
+        settings = None
     found = settings.get("squash") if isinstance(settings, dict) else None
     for squash in RANGES:
         if found == squash:

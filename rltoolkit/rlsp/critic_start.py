@@ -4,16 +4,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, PreTrainedModel
 
 from rltoolkit.errors import ModelError
 from rltoolkit.rlsp.config import RLSPConfig
 from rltoolkit.rlsp.critic import Critic, SharedCritic
-from rltoolkit.rlsp.critic_files import CRITIC_FOLDER, CriticForm, load_weights, saved_form
+from rltoolkit.rlsp.critic_files import CriticForm, fitting_form, load_weights
 from rltoolkit.rlsp.critic_lora import LoraCritic
 
-__all__ = ["critic_from", "critic_on", "refuse_other_tokens", "separate_critic"]
+__all__ = ["critic_from", "critic_on", "refuse_other_tokens", "separate_critic", "wanted_form"]
 
 REWARD_MODEL = "ForSequenceClassification"
 
@@ -29,9 +30,17 @@ def separate_critic(policy: PreTrainedModel, args: RLSPConfig) -> Critic:
     return critic if args.deepspeed_plugin is not None else critic.float()
 
 
+def wanted_form(args: RLSPConfig, width: int | None = None) -> CriticForm:
+    """The form that a saved critic must have for a run to start from it; `width` is that of the policy, if known."""
+    if args.critic == "separate":
+        return CriticForm(args.critic, args.streams)
+    r, alpha = (args.critic_lora_r, float(args.critic_lora_alpha)) if args.critic == "lora" else (None, None)
+    return CriticForm(args.critic, args.streams, width, r, alpha)
+
+
 def critic_on(base: PreTrainedModel, args: RLSPConfig) -> nn.Module:
     """A critic that uses the policy's weights: `base` is the policy, or with PEFT the model inside it."""
-    critic: nn.Module
+    critic: SharedCritic | LoraCritic
     if args.critic == "shared":
         critic = SharedCritic(base, seed=args.seed, streams=args.streams)
     else:
@@ -39,14 +48,8 @@ def critic_on(base: PreTrainedModel, args: RLSPConfig) -> nn.Module:
         critic = LoraCritic(base, r=r, alpha=alpha, seed=args.seed, streams=args.streams)
     name = args.critic_model_name_or_path
     if name is not None:
-        folder = Path(name)
-        if saved_form(folder) is None:
-            inside = f" (its folder {CRITIC_FOLDER} does)" if saved_form(folder / CRITIC_FOLDER) else ""
-            raise ModelError(
-                f"critic_model_name_or_path is {name}, which holds no saved critic{inside}; a critic of kind "
-                f"{args.critic} has the policy's backbone: give the folder of a critic of this kind, or null"
-            )
-        load_weights(folder, critic)
+        fitting_form(name, wanted_form(args, critic.head.hidden_size))
+        load_weights(Path(name), critic)
     return critic if args.deepspeed_plugin is None else critic.to(base.dtype)
 
 
@@ -57,21 +60,21 @@ def critic_from(name_or_path: str, *, seed: int = 0, streams: int = 1, **options
     TRL's RewardTrainer; with two streams its head starts that of correctness. `options` go to `from_pretrained`.
     Raises ModelError for what cannot be read, and for a critic of another form.
     """
-    form = saved_form(Path(name_or_path))
-    if form is not None:
-        return _saved_critic(Path(name_or_path), form, streams)
+    form = fitting_form(name_or_path, CriticForm("separate", streams))
     try:
         config = AutoConfig.from_pretrained(name_or_path)
-        is_reward_model = any(name.endswith(REWARD_MODEL) for name in config.architectures or ())
+        is_reward_model = form is None and any(name.endswith(REWARD_MODEL) for name in config.architectures or ())
         kind = AutoModelForSequenceClassification if is_reward_model else AutoModel
-        model = kind.from_pretrained(name_or_path, **options)
-    except (OSError, ValueError) as error:
+        model = kind.from_pretrained(name_or_path, **options) if form is None else AutoModel.from_config(config)
+    except (OSError, ValueError, SafetensorError) as error:
         raise ModelError(
             f"critic_model_name_or_path is {name_or_path}, which cannot be read: {error}; give the folder or hub name "
             "of a model, or the folder of a saved critic"
         ) from error
     critic = Critic(model.base_model, seed=seed, streams=streams)
-    if is_reward_model:
+    if form is not None:
+        load_weights(Path(name_or_path), critic)
+    elif is_reward_model:
         _take_score(critic, model, name_or_path)
     return critic
 
@@ -85,17 +88,6 @@ def refuse_other_tokens(critic: nn.Module, tokens: int) -> None:
                 f"the critic's backbone knows {known} tokens, the policy's tokenizer has {tokens}; give "
                 "critic_model_name_or_path a model of the policy's own family"
             )
-
-
-def _saved_critic(folder: Path, form: CriticForm, streams: int) -> Critic:
-    if form.kind != "separate" or form.streams != streams:
-        raise ModelError(
-            f"critic_model_name_or_path is {folder}, a critic of {form}; this run's is of "
-            f"{CriticForm('separate', streams)}: set critic and advantage as they were for that one, or give another"
-        )
-    critic = Critic(AutoModel.from_config(AutoConfig.from_pretrained(folder)), streams=streams)
-    load_weights(folder, critic)
-    return critic
 
 
 def _take_score(critic: Critic, model: PreTrainedModel, name: str) -> None:

@@ -7,6 +7,7 @@ import torch
 from peft import LoraConfig
 from transformers import LlamaForSequenceClassification
 
+from reward_models.critics.value_model import ValueModel
 from rltoolkit.errors import ModelError
 from rltoolkit.rlsp.critic import Critic, SharedCritic
 from rltoolkit.rlsp.critic_files import CriticForm, load_critic, save_critic, saved_form
@@ -108,16 +109,45 @@ def test_another_rank_and_another_scale_are_refused(make_trainer, policy, tmp_pa
     options = {"critic": "lora", "peft_config": LORA}
     folder = saved(tmp_path, make_trainer(**options, model=copy.deepcopy(policy)).critic)
     options["critic_model_name_or_path"] = str(folder)
-    with pytest.raises(ModelError, match=r"r 16, alpha 32, and this run has one of .*r 8, alpha 32"):
+    with pytest.raises(ModelError, match=r"r 16, alpha 32\.0; this run's is of .*r 8, alpha 32"):
         make_trainer(**options, model=copy.deepcopy(policy), critic_lora_r=8)
-    with pytest.raises(ModelError, match=r"r 16, alpha 32, and this run has one of .*r 16, alpha 4"):
+    with pytest.raises(ModelError, match=r"r 16, alpha 32\.0; this run's is of .*r 16, alpha 4"):
         make_trainer(**options, model=copy.deepcopy(policy), critic_lora_alpha=4)
+
+
+def test_a_scale_of_many_digits_is_that_of_its_checkpoint(make_trainer, policy, tmp_path):
+    options = {"critic": "lora", "peft_config": LORA, "critic_lora_alpha": 100 / 3}
+    saved(tmp_path, make_trainer(**options, model=copy.deepcopy(policy)).critic)
+    load_critic(tmp_path, make_trainer(**options, model=copy.deepcopy(policy)).critic)
+    with pytest.raises(ModelError, match=r"alpha 33\.333333333333336, and this run has one of .* alpha 33\.33;"):
+        load_critic(tmp_path, make_trainer(**options | {"critic_lora_alpha": 33.33}).critic)
 
 
 def test_a_checkpoint_of_another_kind_of_critic_is_refused(policy, tmp_path):
     saved(tmp_path, SharedCritic(policy))
     with pytest.raises(ModelError, match=r"of kind shared, .* this run has one of kind separate"):
         load_critic(tmp_path, Critic.from_policy(policy))
+
+
+def test_what_is_left_of_a_saved_critic_is_named(policy, tmp_path):
+    folder = saved(tmp_path, Critic.from_policy(policy))
+    (folder / "config.json").unlink()
+    with pytest.raises(ModelError, match=r"critic, which cannot be read: .*config\.json"):
+        critic_from(str(folder))
+    (folder / "model.safetensors").write_bytes(b"cut off")
+    with pytest.raises(ModelError, match=r"model\.safetensors cannot be read: .* the file is broken"):
+        critic_from(str(folder))
+    with pytest.raises(ModelError, match=r"model\.safetensors cannot be read: .* the file is broken"):
+        load_critic(tmp_path, Critic.from_policy(policy))
+
+
+def test_a_value_critic_starts_one_without_a_bound_alone(policy, tmp_path):
+    free = ValueModel.from_causal_lm(policy, seed=5)
+    free.save(tmp_path / "free")
+    torch.testing.assert_close(critic_from(str(tmp_path / "free"))(IDS, MASK), free(IDS, MASK))
+    ValueModel.from_causal_lm(policy, squash="tanh").save(tmp_path / "bounded")
+    with pytest.raises(ModelError, match="go through tanh; RLSP's have no bound"):
+        critic_from(str(tmp_path / "bounded"))
 
 
 def test_a_policys_folder_is_no_start_of_a_head_on_the_policy(make_trainer, policy, tmp_path):
