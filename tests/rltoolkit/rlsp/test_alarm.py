@@ -97,6 +97,23 @@ def test_the_first_rollout_belongs_to_the_measurement_before_it():
     assert event.now.paid.value == pytest.approx(2.0 / 3)
 
 
+def test_a_measurement_without_a_rollout_before_it_is_compared_with_what_was_paid_last():
+    """Measured more often than there are rollouts: an event goes on, and one can begin."""
+    alarm = HackingAlarm()
+    saw(alarm, 0.2)
+    judge(alarm, 8, 0.5)
+    saw(alarm, 0.9, suspects=[Suspect(1.0, 8, 0, 3)])
+    assert judge(alarm, 12, 0.5) is None
+    event = judge(alarm, 16, 0.2)
+    assert (event.before.step, event.now.step, event.now.paid.value) == (8, 16, pytest.approx(0.9))
+    assert [suspect.row for suspect in event.suspects] == [3]
+    assert judge(alarm, 20, 0.2) is None
+    assert alarm.ringing
+    saw(alarm, 0.9)
+    assert judge(alarm, 24, 0.2) is None
+    assert len(alarm.events) == 1
+
+
 def test_rates_of_one_step_share_their_rollouts_and_make_one_event():
     alarm = HackingAlarm()
     for step, paid, rate in [(0, 0.2, 0.5), (8, 0.6, 0.3)]:
