@@ -27,6 +27,8 @@ __all__ = ["MOST_TURNS", "PromptCurriculum", "Standing", "content_key", "curricu
 MOST_TURNS = 4
 """Turns that one prompt gets in an epoch at most: the slots of skipped prompts must not make a few others rule it."""
 
+_ROUNDING = 1e-6  # an outcome so near to 0 or 1, the sum of parts in float32 say, is meant to be that
+
 _REPLACEMENT_STREAM = 500_009  # apart from the seeds of the epochs' orders
 _KEY_BYTES, _KEY_MASK = 8, (1 << 63) - 1  # 63 bits, so that a key fits into an int64 tensor
 
@@ -173,10 +175,9 @@ class PromptCurriculum:
         return {"epoch": self._epoch, "skipped": [f"{key:016x}" for key in sorted(self._skipped)], "visits": visits}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint; prompts that the training set does not have any more are forgotten."""
-        for name, rates in state["visits"].items():
-            if int(name, 16) in self._visits:
-                self._set(int(name, 16), tuple(rates))
+        """Go on from a checkpoint, whatever was visited since; prompts that the training set lost are forgotten."""
+        for key in self._visits:
+            self._set(key, tuple(state["visits"].get(f"{key:016x}", ())))
         self._epoch = state["epoch"]
         self._skipped = frozenset(int(name, 16) for name in state["skipped"]) & self._visits.keys()
 
@@ -186,6 +187,9 @@ def _shuffled(rows: Sequence[int], generator: torch.Generator) -> list[int]:
 
 
 def _as_rate(outcome: float) -> float:
+    for bound in (0.0, 1.0):
+        if abs(outcome - bound) <= _ROUNDING:
+            return bound
     if not 0.0 <= outcome <= 1.0:
         raise DataError(
             f"an outcome is {outcome}; the prompt curriculum takes outcomes as rates in [0, 1], 1 for solved. Give an "

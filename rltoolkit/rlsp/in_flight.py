@@ -29,7 +29,7 @@ class InFlight:
         step = _micro_step(trainer)
         inside = step % trainer.args.micro_steps_per_rollout != 0
         state = {
-            "processes": trainer.accelerator.num_processes,
+            **_settings(trainer),
             "rollout": trainer._buffered_inputs if inside else None,
             "loss": trainer._tr_loss.cpu(),
             "total_loss": trainer._total_loss_scalar,
@@ -42,13 +42,15 @@ class InFlight:
         """Read this process's part of a checkpoint, for `resume`; a checkpoint without one is at a boundary."""
         path = _path(folder, trainer.accelerator.process_index)
         found = torch.load(path, map_location="cpu", weights_only=True) if path.is_file() else None
-        if found is not None and found["processes"] != trainer.accelerator.num_processes:
+        here = _settings(trainer)
+        other = [name for name in here if found is not None and found.get(name) != here[name]]
+        if found is not None and other:
             logger.warning(
-                "%s is of a run on %d processes, this one has %d; what was in flight is dropped, and the steps that "
-                "follow are not those that would have followed there",
+                "%s is of a run with %s, this one has %s; what was in flight is dropped, and the steps that follow are "
+                "not those that would have followed there",
                 folder,
-                found["processes"],
-                trainer.accelerator.num_processes,
+                ", ".join(f"{name} {found.get(name)}" for name in other),
+                ", ".join(f"{name} {here[name]}" for name in other),
             )
             found = None
         self._found = found
@@ -69,6 +71,18 @@ class InFlight:
         trainer._globalstep_last_logged = found["last_logged"]
         for name, values in found["metrics"].items():
             trainer._metrics["train"][name].extend(values)
+
+
+def _settings(trainer: "RLSPTrainer") -> dict[str, int]:
+    """What decides which rows of a rollout a step learns from; the rest of one is of use only where all are equal."""
+    args = trainer.args
+    return {
+        "processes": trainer.accelerator.num_processes,
+        "per_device_train_batch_size": args.per_device_train_batch_size,
+        "steps_per_generation": args.steps_per_generation,
+        "num_iterations": args.num_iterations,
+        "gradient_accumulation_steps": args.gradient_accumulation_steps,
+    }
 
 
 def _micro_step(trainer: "RLSPTrainer") -> int:

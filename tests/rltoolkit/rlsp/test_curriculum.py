@@ -111,6 +111,13 @@ def test_an_outcome_that_is_no_rate_is_refused(make, outcome):
         make().record([1], [outcome])
 
 
+@pytest.mark.parametrize(("outcome", "standing"), [(1.0000001, "solved"), (0.9999999, "solved"), (-1e-7, "unsolved")])
+def test_rounding_does_not_keep_a_prompt_from_being_settled(make, outcome, standing):
+    curriculum = make()
+    settle(curriculum, [0], rate=outcome)
+    assert curriculum.standing(curriculum.keys[0]) == standing
+
+
 def test_an_epoch_keeps_its_length_and_skips_what_is_settled(make):
     curriculum = make()
     settle(curriculum, [0, 1], rate=1.0)
@@ -183,6 +190,16 @@ def test_state_outlives_another_order_of_the_data_and_a_shorter_window(make):
     other.load_state_dict(curriculum.state_dict())
     assert [other.standing(key) for key in (curriculum.keys[1], curriculum.keys[0])] == ["solved", "active"]
     assert other.metrics()["curriculum/solved"] == 1 / 11
+
+
+def test_a_checkpoint_replaces_the_visits_since(make):
+    """A trainer that goes back to an earlier checkpoint of its own."""
+    curriculum = make()
+    before = curriculum.state_dict()
+    settle(curriculum, [0, 1])
+    curriculum.load_state_dict(before)
+    assert curriculum.metrics()["curriculum/active"] == 1.0
+    assert curriculum.state_dict() == before
 
 
 def test_weights_come_from_the_visits_before(make):

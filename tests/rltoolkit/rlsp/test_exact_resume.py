@@ -191,6 +191,29 @@ def test_a_trainer_that_trains_again_begins_with_a_rollout_of_its_own(make):
     assert rollouts == [0, 2, 0, 2]
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"steps_per_generation": 4},  # there is no third minibatch in what is left
+        {"steps_per_generation": 1},
+        {"per_device_train_batch_size": 4},
+        {"num_iterations": 2},
+        {"gradient_accumulation_steps": 2},
+    ],
+)
+def test_what_was_in_flight_is_dropped_where_rollouts_are_divided_otherwise(make, tmp_path, caplog, other):
+    make(save_steps=100, max_steps=3).train()
+    resumed = make(save_steps=100, **other)
+    asked = []
+    sample = resumed._generate_single_turn
+    resumed._generate_single_turn = lambda *args, **kwargs: asked.append(1) or sample(*args, **kwargs)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-3"))
+    name, value = next(iter(other.items()))
+    assert f"this one has {name} {value}; what was in flight is dropped" in caplog.text
+    assert resumed.state.global_step == 6
+    assert asked  # it learns from responses of its own
+
+
 def test_a_checkpoint_of_another_number_of_processes_is_used_without_what_was_in_flight(make, tmp_path, caplog):
     first = make(save_steps=100, max_steps=3)
     first.train()
@@ -199,7 +222,7 @@ def test_a_checkpoint_of_another_number_of_processes_is_used_without_what_was_in
     torch.save({**state, "processes": 2}, checkpoint / "in_flight_0.pt")
     resumed = make(save_steps=100)
     resumed.train(resume_from_checkpoint=str(checkpoint))
-    assert "is of a run on 2 processes, this one has 1" in caplog.text
+    assert "is of a run with processes 2, this one has processes 1" in caplog.text
     assert resumed.state.global_step == 6
 
 
