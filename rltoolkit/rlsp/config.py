@@ -152,6 +152,13 @@ class RLSPConfig(GRPOConfig):
     )
     length_constant: float = field(default=1000.0, metadata={"help": "C of the released length term (paper mode)."})
     reward_clip: float = field(default=10.0, metadata={"help": "Bound of the released reward (paper mode)."})
+    vllm_importance_sampling_mode: str = field(
+        default="token_truncate",
+        metadata={
+            "help": "What keeps the importance weights of samples of another program within bounds: token_truncate, "
+            "token_mask, sequence_truncate or sequence_mask (TRL's default, which drops whole responses)."
+        },
+    )
     loss_type: str = field(
         default="dapo",
         metadata={"help": "Only 'dapo': losses are means over the tokens of the whole minibatch."},
@@ -271,11 +278,13 @@ _CHOICES = {
     "prompt_curriculum": ("off", "skip", "down_weight"),
 }
 
-# option -> the kinds of prompt_curriculum that read it
-_OF_CURRICULUM = {
-    "curriculum_visits": ("skip", "down_weight"),
-    "curriculum_weight": ("down_weight",),
-    "curriculum_revisit": ("skip",),
+# option -> the choice that decides whether it is read, and the values of it that do
+_READ_WITH = {
+    "curriculum_visits": ("prompt_curriculum", ("skip", "down_weight")),
+    "curriculum_weight": ("prompt_curriculum", ("down_weight",)),
+    "curriculum_revisit": ("prompt_curriculum", ("skip",)),
+    "critic_lora_r": ("critic", ("lora",)),
+    "critic_lora_alpha": ("critic", ("lora",)),
 }
 
 # options of GRPO's loss and of its group advantages, which are not used here
@@ -328,11 +337,12 @@ def _check(config: RLSPConfig) -> None:
     for name, choices in _CHOICES.items():
         if getattr(config, name) not in choices:
             problems.append(f"{name} is {getattr(config, name)!r}; give one of {', '.join(choices)}")
-    for name, modes in _OF_CURRICULUM.items():
-        if config.prompt_curriculum not in modes and getattr(config, name) != own_defaults[name]:
+    for name, (choice, readers) in _READ_WITH.items():
+        chosen = getattr(config, choice)
+        if chosen not in readers and getattr(config, name) != own_defaults[name]:
             problems.append(
-                f"{name} is {getattr(config, name)!r} with prompt_curriculum {config.prompt_curriculum!r}, where it "
-                f"has no effect; set prompt_curriculum to {' or '.join(modes)}, or remove it"
+                f"{name} is {getattr(config, name)!r} with {choice} {chosen!r}, where it has no effect; set {choice} "
+                f"to {' or '.join(readers)}, or remove it"
             )
     problems += stream_problems(config)
     if config.loss_type != "dapo":

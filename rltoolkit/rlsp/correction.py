@@ -72,9 +72,10 @@ def importance_ratio(
     modes `*_mask` set it to 0 outside. A bound of None does not bind. A log-prob that is NaN leaves its token's
     ratio at 1. The same as TRL makes of its own vLLM samples, from the same options.
 
-    TRL's defaults, `sequence_mask` with 3.0 above and nothing below, are one-sided: a response that the trainer finds
+    TRL's default, `sequence_mask` with 3.0 above and nothing below, is one-sided: a response that the trainer finds
     more than 3 times as likely as the sampler did is dropped, while one that it finds less likely stays, with its
-    small weight. Sums over long responses spread, so that ever more of them are dropped; the lower half stays.
+    small weight. Sums over long responses spread, so that ever more of them are dropped; the lower half stays. RLSP's
+    default is `token_truncate`, which drops nothing.
     """
     if mode not in RATIO_MODES:
         raise ValueError(f"mode is {mode!r}; give one of {', '.join(RATIO_MODES)}")

@@ -48,6 +48,22 @@ def test_options_of_grpo_without_an_effect_are_refused(tmp_path):
         config(tmp_path, entropy_coef=0.01)
 
 
+@pytest.mark.parametrize("critic", ["separate", "shared"])
+@pytest.mark.parametrize("name", ["critic_lora_r", "critic_lora_alpha"])
+def test_options_of_an_adapter_need_the_critic_that_is_one(tmp_path, name, critic):
+    with pytest.raises(
+        ValueError, match=f"{name} is 8 with critic '{critic}', where it has no effect; set critic to l"
+    ):
+        config(tmp_path, critic=critic, **{name: 8})
+    assert getattr(config(tmp_path, critic="lora", **{name: 8}), name) == 8
+
+
+def test_samples_of_another_program_get_truncated_weights_unless_told_otherwise(tmp_path):
+    assert config(tmp_path).vllm_importance_sampling_mode == "token_truncate"
+    told = config(tmp_path, vllm_importance_sampling_mode="sequence_mask")
+    assert told.vllm_importance_sampling_mode == "sequence_mask"
+
+
 def test_an_update_that_would_mix_rollouts_is_refused(tmp_path):
     with pytest.raises(ValueError, match="gradient_accumulation_steps is 3, which does not divide"):
         config(tmp_path, gradient_accumulation_steps=3, steps_per_generation=4)

@@ -130,7 +130,8 @@ def test_ratios_follow_the_options_of_trl(make_trainer, policy, mode, expected):
 
 def test_responses_far_from_the_policy_do_not_train_it_and_are_counted(make_trainer, policy):
     before = {name: value.clone() for name, value in policy.state_dict().items()}
-    trainer = trained(make_trainer, policy, Elsewhere(policy, shift=20.0), max_steps=2)
+    mask = {"vllm_importance_sampling_mode": "sequence_mask"}
+    trainer = trained(make_trainer, policy, Elsewhere(policy, shift=20.0), max_steps=2, **mask)
     assert history(trainer, "sampling/dropped") == [1.0]
     for name, value in trainer.model.state_dict().items():
         if not name.startswith("critic."):
@@ -215,7 +216,7 @@ def test_the_weights_are_logged_and_the_loss_is_the_one_that_is_optimised(make_t
 
 def test_many_dropped_tokens_are_warned_of_once(make_trainer, policy, caplog):
     with caplog.at_level(logging.WARNING, logger="rltoolkit.rlsp.trainer"):
-        trained(make_trainer, policy, Elsewhere(policy, shift=20.0))
+        trained(make_trainer, policy, Elsewhere(policy, shift=20.0), vllm_importance_sampling_mode="sequence_mask")
     (told,) = [record.message for record in caplog.records if "sampling/dropped, mode" in record.message]
     assert "100% of the response tokens" in told
     assert "token_truncate" in told
