@@ -2,30 +2,45 @@
 
 Both trainers get the same random Qwen2, the same prompts in the same order, batch, precision and number of updates, and
 responses of the same lengths: a logits processor forces the end token where a seeded lognormal draw says (10 times
-between the 5th and the 95th percentile). GRPO's beta is RLSP's KL coefficient, so that both ask the reference. The LoRA
-critic is compared with GRPO training the same LoRA. Every measurement is a process of its own; kinds take turns, and a
-ratio is between neighbours of one turn. Seconds of processor time stand beside those of the clock: on a busy machine
-they are the better witness. A model with random weights costs what a trained one costs; nothing is said about learning.
+between the 5th and the 95th percentile); responses of other lengths, or numbers that are not finite, end the benchmark.
+GRPO's beta is RLSP's KL coefficient, so that both ask the reference. The LoRA critic is compared with GRPO training the
+same LoRA. A model with random weights costs what a trained one costs; nothing is said about learning.
+
+GRPO is taken as it is configured: it reads the rows of an update at once, padded to the longest prompt and the longest
+response, and keeps the activations of all. RLSP divides the rows of an update by its budget of tokens, half of it where
+the critic has a pass of its own. That is part of what is compared, in time and above all in memory; who runs GRPO with
+fewer rows per pass and more accumulation gets part of it there, too.
+
+Every measurement is a process of its own. It trains the tiny model first, so that the peak above the memory at rest
+does not count libraries; on a CPU the peak is resident memory, and includes what the allocator keeps. One rollout of
+the measured model warms up. Each turn measures every kind, beginning with the next one; a ratio is within a turn.
+Seconds of processor time stand beside those of the clock: on a busy machine they are the better witness. Time is that
+of generation, of the update (both passes and the optimiser's step), and of the rest of the rollout: log-probs of policy
+and reference, values, rewards. The three sum up to the total.
+
+A measurement at 4m times two rollouts, which keeps the five turns of the default below 14 minutes on two quiet cores.
+Rows and lengths of 0.5b and 1.5b let GRPO fit one GPU of 140 GB by estimate (about 45 and 65 GB), and a turn take some
+six minutes. The JSON is written after every turn: what is interrupted keeps its whole turns, and their number.
 
     python benchmarks/rlsp_vs_grpo.py                      # 4M parameters, float32, CPU
     python benchmarks/rlsp_vs_grpo.py --size 0.5b          # under bfloat16 autocast, on CUDA
-    python benchmarks/rlsp_vs_grpo.py --size tiny --repetitions 1 --rollouts 1 --out /dev/null   # a smoke test
+    python benchmarks/rlsp_vs_grpo.py --size tiny --repetitions 1 --out /dev/null   # a smoke test
 """
 
 import argparse
+import gc
 import json
 import math
 import os
-import platform
 import random
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -55,12 +70,14 @@ END, PAD = 2, 0
 
 @dataclass(frozen=True)
 class Size:
-    """A model, and responses that fit it; `rows` are those of one update."""
+    """A model, and responses that fit it; `rows` are those of one update, `rollouts` those timed by default."""
 
     model: dict[str, int]
     rows: int
     new_tokens: int
     median: int
+    rollouts: int
+    on_gpu: bool = False
 
 
 def _qwen2(vocabulary: int, hidden: int, inner: int, layers: int, heads: int, groups: int) -> dict[str, int]:
@@ -71,10 +88,10 @@ def _qwen2(vocabulary: int, hidden: int, inner: int, layers: int, heads: int, gr
 
 
 SIZES = {
-    "tiny": Size(_qwen2(64, 32, 64, 2, 2, 2), rows=4, new_tokens=32, median=8),
-    "4m": Size(_qwen2(2048, 192, 768, 6, 4, 2), rows=8, new_tokens=256, median=64),
-    "0.5b": Size(_qwen2(151_936, 896, 4864, 24, 14, 2), rows=16, new_tokens=1024, median=256),
-    "1.5b": Size(_qwen2(151_936, 1536, 8960, 28, 12, 2), rows=16, new_tokens=1024, median=256),
+    "tiny": Size(_qwen2(64, 32, 64, 2, 2, 2), rows=4, new_tokens=32, median=8, rollouts=1),
+    "4m": Size(_qwen2(2048, 192, 768, 6, 4, 2), rows=8, new_tokens=256, median=64, rollouts=2),
+    "0.5b": Size(_qwen2(151_936, 896, 4864, 24, 14, 2), rows=16, new_tokens=1024, median=256, rollouts=1, on_gpu=True),
+    "1.5b": Size(_qwen2(151_936, 1536, 8960, 28, 12, 2), rows=8, new_tokens=1024, median=256, rollouts=1, on_gpu=True),
 }
 
 
@@ -100,8 +117,19 @@ def response_lengths(size: Size, rows: int, call: int) -> list[int]:
     return [min(size.new_tokens, max(2, round(length))) for length in drawn]
 
 
+def sampled_tokens(completion_mask: Tensor, forced: list[int]) -> int:
+    """Tokens of the responses that came back, (B, C); it is an error if their lengths are not the forced ones."""
+    found = completion_mask.sum(1).tolist()
+    if found != forced:
+        raise RuntimeError(
+            f"the responses of a rollout have the lengths {found}, forced were {forced}: times per token of such "
+            "responses cannot be compared. See that END is the end token and that no other processor follows."
+        )
+    return sum(found)
+
+
 class Clock(TrainerCallback):  # type: ignore[misc]
-    """Seconds and trunk positions by phase, from the end of the first rollout on."""
+    """Seconds and backbone positions by phase, from the end of the first rollout on."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
@@ -185,6 +213,7 @@ def make_trainer(kind: str, size: Size, rollouts: int, folder: str, clock: Clock
         "num_generations": GROUP, "max_steps": UPDATES * (1 + rollouts), "max_completion_length": size.new_tokens,
         "learning_rate": 1e-6, "bf16": on_gpu, "use_cpu": not on_gpu, "gradient_checkpointing": False, "report_to": [],
         "logging_steps": UPDATES, "save_strategy": "no", "disable_tqdm": True, "shuffle_dataset": False,
+        "logging_nan_inf_filter": False,  # or a loss that is not a number is not seen
     }  # fmt: skip
     lora = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
     peft = lora if kind in ("grpo_lora", "lora") else None
@@ -203,17 +232,25 @@ def make_trainer(kind: str, size: Size, rollouts: int, folder: str, clock: Clock
 def watch(trainer: GRPOTrainer, size: Size, clock: Clock) -> None:
     """Force the lengths, and count what is spent where."""
     base: PreTrainedModel = trainer.model.get_base_model() if hasattr(trainer.model, "peft_config") else trainer.model
-    generate, calls = trainer.model.generate, iter(range(1_000_000))
+    generate, calls, lengths = trainer.model.generate, iter(range(1_000_000)), list[int]()
 
     def forced(*args: Any, **kwargs: Any) -> Any:
-        rows = kwargs["input_ids"].size(0)
-        lengths = response_lengths(size, rows, next(calls))
-        clock.tokens += sum(lengths)
-        return generate(*args, logits_processor=[ForcedLengths(lengths)], **kwargs)
+        asked = response_lengths(size, kwargs["input_ids"].size(0), next(calls))
+        lengths.extend(asked)
+        return generate(*args, logits_processor=[ForcedLengths(asked)], **kwargs)
 
     trainer.model.generate = forced
     clock.timed(trainer.model, "generate", "generation")
     clock.timed(trainer, "_generate_and_score_completions", "rollout")
+    roll_out: Callable[[Any], dict[str, Any]] = trainer._generate_and_score_completions
+
+    def checked(inputs: Any) -> dict[str, Any]:
+        lengths.clear()
+        rollout = roll_out(inputs)
+        clock.tokens += sampled_tokens(rollout["completion_mask"], lengths)
+        return rollout
+
+    trainer._generate_and_score_completions = checked
     clock.counted(base.model, "policy")
     if trainer.ref_model is not None:
         clock.counted(trainer.accelerator.unwrap_model(trainer.ref_model).model, "reference")
@@ -223,106 +260,195 @@ def watch(trainer: GRPOTrainer, size: Size, clock: Clock) -> None:
 
 
 def measure(kind: str, size: Size, rollouts: int) -> dict[str, Any]:
-    """Train in this process; return seconds by phase, sampled tokens, trunk positions and peak memory."""
-    resting, clock = resident_bytes(), Clock()
+    """Train in this process; return seconds by phase, sampled tokens, backbone positions and peak memory."""
+    clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
+        make_trainer(kind, SIZES["tiny"], 0, folder, Clock()).train()  # what libraries load and keep is there now
+        gc.collect()
+        resting = memory_at_rest()
         trainer = make_trainer(kind, size, rollouts, folder, clock)
-        if torch.cuda.is_available():
-            torch.cuda.reset_peak_memory_stats()
         trainer.train()
-    seconds = dict(clock.seconds)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - resting
-    if torch.cuda.is_available():
-        peak = torch.cuda.max_memory_allocated()
-    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+        peak = peak_memory() - resting
+    if problem := what_is_not_finite(trainer):
+        raise SystemExit(f"{kind}: {problem}; its times are not those of a training that works")
+    seconds, tokens = clock.seconds, clock.tokens
     return {
-        "kind": kind,
-        "tokens": clock.tokens,
+        "tokens": tokens,
         "microseconds_per_token": {
-            "total": 1e6 * seconds["total"] / clock.tokens,
-            "generation": 1e6 * seconds["generation"] / clock.tokens,
-            "scoring": 1e6 * (seconds["rollout"] - seconds["generation"]) / clock.tokens,
-            "update": 1e6 * (seconds["total"] - seconds["rollout"]) / clock.tokens,
-            "processor": 1e6 * seconds["processor"] / clock.tokens,
+            "total": 1e6 * seconds["total"] / tokens,
+            "generation": 1e6 * seconds["generation"] / tokens,
+            "update": 1e6 * (seconds["total"] - seconds["rollout"]) / tokens,
+            "rest": 1e6 * (seconds["rollout"] - seconds["generation"]) / tokens,
+            "processor": 1e6 * seconds["processor"] / tokens,
         },
-        "trunk_positions_per_token": {name: count / clock.tokens for name, count in sorted(clock.positions.items())},
+        "backbone_positions_per_token": {name: count / tokens for name, count in sorted(clock.positions.items())},
         "peak_bytes": peak,
         "parameters": sum(p.numel() for p in trainer.model.parameters()),
-        "finite": all(math.isfinite(loss) for loss in losses) and bool(losses),
     }
 
 
-def resident_bytes() -> int:
-    """Memory of this process now."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+def what_is_not_finite(trainer: GRPOTrainer) -> str | None:
+    """None where losses and gradient norms were logged, and they and all weights are finite; else what is not."""
+    for name in ("loss", "grad_norm"):
+        logged = [float(entry[name]) for entry in trainer.state.log_history if name in entry]
+        if not logged:
+            return f"no {name} was logged"
+        if not all(map(math.isfinite, logged)):
+            return f"the logged {name} is not finite: {logged}"
+    wrong = [name for name, weights in trainer.model.named_parameters() if not weights.isfinite().all()]
+    return f"weights are not finite: {', '.join(wrong[:3])}" if wrong else None
+
+
+def memory_at_rest() -> int:
+    """Bytes that this process holds now, on the GPU where there is one; the peak counts from here on."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated()
+    Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
+    return _kilobytes("self/status", "VmRSS") * 1024
+
+
+def peak_memory() -> int:
+    """The most bytes held since `memory_at_rest`."""
+    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else _kilobytes("self/status", "VmHWM") * 1024
+
+
+def _kilobytes(file: str, field: str) -> int:
+    return int(of_proc(file, field).split()[0])
+
+
+def of_proc(file: str, field: str) -> str:
+    """The first value of a field in a file of /proc."""
+    for line in Path("/proc", file).read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == field:
+            return value.strip()
+    raise OSError(f"/proc/{file} has no {field}; this benchmark needs Linux on a machine that names it")
 
 
 def in_a_process(kind: str, options: argparse.Namespace) -> dict[str, Any]:
     """The same, in a fresh process."""
     command = [sys.executable, __file__, "--size", options.size, "--rollouts", str(options.rollouts), "--only", kind]
     environment = os.environ | {"OMP_NUM_THREADS": str(options.threads), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode != 0:
+        raise SystemExit(f"the measurement of {kind} ended with status {done.returncode}; see above")
     answer: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return answer
 
 
+def order_of(turn: int) -> list[str]:
+    """The kinds, beginning with another one in every turn: none is always measured on the machine's best moment."""
+    first = turn % len(KINDS)
+    return [*KINDS[first:], *KINDS[:first]]
+
+
+def summary(values: list[float]) -> dict[str, Any]:
+    """Median, range, and all values in the order of the turns."""
+    return {"median": statistics.median(values), "range": [min(values), max(values)], "values": values}
+
+
+def by_kind(turns: list[dict[str, dict[str, Any]]]) -> dict[str, Any]:
+    """What every kind took, over the turns."""
+    kinds = {}
+    for kind in KINDS:
+        figures = [turn[kind] for turn in turns]
+        grouped = {
+            group: {name: summary([f[group][name] for f in figures]) for name in figures[0][group]}
+            for group in ("microseconds_per_token", "backbone_positions_per_token")
+        }
+        peaks = summary([f["peak_bytes"] for f in figures])
+        sizes = {name: figures[0][name] for name in ("parameters", "tokens")}
+        kinds[kind] = {**sizes, **grouped, "peak_bytes": peaks}
+    return kinds
+
+
 def compare(turns: list[dict[str, dict[str, Any]]]) -> dict[str, Any]:
-    """Ratios to GRPO of the same turn, by kind of critic: median and range over the turns."""
+    """Ratios to GRPO of the same turn, by kind of critic."""
     compared = {}
     for kind, baseline in BASELINES.items():
-        phases = turns[0][kind]["microseconds_per_token"]
         ratios = {
             phase: [
                 t[kind]["microseconds_per_token"][phase] / t[baseline]["microseconds_per_token"][phase] for t in turns
             ]
-            for phase in phases
+            for phase in turns[0][kind]["microseconds_per_token"]
         } | {"peak_memory": [t[kind]["peak_bytes"] / t[baseline]["peak_bytes"] for t in turns]}
         compared[kind] = {
             "against": baseline,
             "target_total": TARGETS[kind],
-            **{name: {"median": statistics.median(r), "range": [min(r), max(r)]} for name, r in ratios.items()},
+            **{name: summary(values) for name, values in ratios.items()},
         }
     return compared
 
 
-def main() -> None:
-    """Measure every kind in turn, write the JSON, print a short table."""
+def report(
+    options: argparse.Namespace, turns: list[dict[str, dict[str, Any]]], loads: list[float], seconds: float
+) -> dict[str, Any]:
+    """What the JSON holds after these turns, whose dicts are in the order of measurement."""
+    given = {name: getattr(options, name) for name in ("size", "repetitions", "rollouts", "threads")}
+    return {
+        "what": "wall time per sampled token (total = generation + update + rest), processor time, positions that "
+        "backbones read, peak memory; each measurement in a process of its own",
+        "command": " ".join(["python benchmarks/rlsp_vs_grpo.py", *(f"--{k} {v}" for k, v in given.items())]),
+        "repetitions": {"asked": options.repetitions, "measured": len(turns)},
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "processor": of_proc("cpuinfo", "model name"),
+        "versions": collect_versions(),
+        "size": asdict(SIZES[options.size]),
+        "seconds": round(seconds),
+        "turns": [{"order": list(turn), "load_before": load} for turn, load in zip(turns, loads, strict=True)],
+        "ratio_to_grpo": compare(turns),
+        "kinds": by_kind(turns),
+    }
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Options, completed by what the size and the machine say; a size that needs a GPU is refused without."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=SIZES, default="4m")
     parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--rollouts", type=int, default=3, help="timed ones; one more warms up")
+    parser.add_argument("--rollouts", type=int, help="timed ones, at least 1; one more warms up (default: the size's)")
     parser.add_argument("--threads", type=int, default=max(1, len(os.sched_getaffinity(0))))
     parser.add_argument("--only", choices=KINDS, help="one kind in this process, as a line of JSON")
     parser.add_argument("--out", type=Path, help="default: benchmarks/results/rlsp_vs_grpo[_SIZE].json")
-    options = parser.parse_args()
-    if options.only:
-        print(json.dumps(measure(options.only, SIZES[options.size], options.rollouts)))
-        return
-    begun, turns = time.perf_counter(), []
-    for turn in range(options.repetitions):
-        turns.append({kind: in_a_process(kind, options) for kind in KINDS})
-        print(f"turn {turn + 1} of {options.repetitions}: {time.perf_counter() - begun:.0f} s", flush=True)
-    compared = compare(turns)
-    record = {
-        "command": "python benchmarks/rlsp_vs_grpo.py " + " ".join(sys.argv[1:]),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu",
-        "versions": collect_versions(),
-        "options": {key: str(value) for key, value in vars(options).items() if key not in ("out", "only")},
-        "seconds": round(time.perf_counter() - begun),
-        "ratio_to_grpo": compared,
-        "turns": turns,
-    }
-    name = "rlsp_vs_grpo.json" if options.size == "4m" else f"rlsp_vs_grpo_{options.size}.json"
-    out = options.out or RESULTS / name
-    out.write_text(json.dumps(record, indent=1) + "\n")
-    print("critic     against    time (target)            processor generation   scoring    update    memory")
+    options = parser.parse_args(arguments)
+    size, on_gpu = SIZES[options.size], torch.cuda.is_available()
+    if size.on_gpu and not on_gpu:
+        parser.error(f"--size {options.size} needs a GPU, and torch {torch.__version__} sees none; take 4m")
+    options.rollouts = size.rollouts if options.rollouts is None else options.rollouts
+    if min(options.rollouts, options.repetitions) < 1:
+        parser.error(f"--rollouts {options.rollouts} --repetitions {options.repetitions}: both must be at least 1")
+    name = "rlsp_vs_grpo.json" if options.size == "4m" and not on_gpu else f"rlsp_vs_grpo_{options.size}.json"
+    options.out = options.out or RESULTS / name
+    return options
+
+
+def print_table(compared: dict[str, Any]) -> None:
+    """The ratios in short."""
+    print("critic     against    time (target)            processor generation    update      rest    memory")
     for kind, row in compared.items():
         low, high = row["total"]["range"]
         total = f"{row['total']['median']:.2f} [{low:.2f}, {high:.2f}] ({row['target_total']})"
-        columns = ("processor", "generation", "scoring", "update", "peak_memory")
+        columns = ("processor", "generation", "update", "rest", "peak_memory")
         rest = " ".join(f"{row[name]['median']:9.2f}" for name in columns)
         print(f"{kind:10} {row['against']:10} {total:24} {rest}")
-    print(f"written: {out}")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure every kind in turn, write the JSON after each turn, print a short table."""
+    options = parse(arguments)
+    if options.only:
+        print(json.dumps(measure(options.only, SIZES[options.size], options.rollouts)))
+        return
+    begun, turns, loads = time.perf_counter(), list[dict[str, dict[str, Any]]](), list[float]()
+    for turn in range(options.repetitions):
+        loads.append(os.getloadavg()[0])
+        turns.append({kind: in_a_process(kind, options) for kind in order_of(turn)})
+        seconds = time.perf_counter() - begun
+        record = report(options, turns, loads, seconds)
+        options.out.write_text(json.dumps(record, indent=1) + "\n")
+        print(f"turn {turn + 1} of {options.repetitions}: {seconds:.0f} s, written to {options.out}", flush=True)
+    print_table(record["ratio_to_grpo"])
 
 
 if __name__ == "__main__":

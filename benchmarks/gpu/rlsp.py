@@ -1,9 +1,10 @@
 """RLSP against TRL's GRPO on one GPU: benchmarks/rlsp_vs_grpo.py with a random Qwen2 of 0.5B parameters or more.
 
-    python benchmarks/gpu/rlsp.py                       # 0.5B under bfloat16 autocast
-    python benchmarks/gpu/rlsp.py --size 1.5b
+    python benchmarks/gpu/rlsp.py                              # 0.5B under bfloat16 autocast
+    python benchmarks/gpu/rlsp.py --size 1.5b --repetitions 3
 
-Writes benchmarks/results/rlsp_vs_grpo_SIZE.json; all options are those of that script.
+Writes benchmarks/results/rlsp_vs_grpo_SIZE.json after every turn; all options are those of that script. Rows and
+lengths are chosen so that GRPO fits 140 GB without gradient checkpointing; a turn takes some six minutes (estimates).
 """
 
 import runpy
