@@ -15,6 +15,7 @@ import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from trl.kernels.chunked_logprob import _use_triton
 
 __all__ = [
     "Scored",
@@ -126,7 +127,7 @@ def score_labelled_only(base: PreTrainedModel) -> None:
 
     @functools.wraps(type(base).forward)
     def forward(self: PreTrainedModel, *args: Any, labels: Tensor | None = None, **kwargs: Any) -> Any:
-        if labels is None or not kwargs.get("fused_lm_head") or labels.device.type in ("cuda", "xpu"):
+        if labels is None or not kwargs.get("fused_lm_head") or _use_triton(labels.device):
             if labels is not None:
                 kwargs["labels"] = labels
             return whole_forward(*args, **kwargs)

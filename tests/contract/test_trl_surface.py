@@ -8,6 +8,7 @@ import pytest
 import trl
 from transformers import Trainer, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
+from trl.kernels import chunked_logprob
 from trl.trainer import utils
 from trl.trainer.utils import FusedCausalLMOutput, RepeatSampler, add_fused_lm_head
 
@@ -187,6 +188,8 @@ def test_the_fused_head_takes_shifted_labels_of_hidden_states_as_they_are():
     assert "hidden_states = backbone_outputs.last_hidden_state\n" in source
     assert "labels = shift_labels" in source
     assert "compact = _use_triton(hidden_states.device)" in source  # where TRL does the same itself
+    assert utils._use_triton is chunked_logprob._use_triton  # the same answer as ours
+    assert list(inspect.signature(chunked_logprob._use_triton).parameters) == ["device"]
     assert {"log_probs", "entropy", "log_sum_sq_probs", "mean_logits", "is_top1", "label_mask"} <= {
         field.name for field in dataclasses.fields(FusedCausalLMOutput)
     }

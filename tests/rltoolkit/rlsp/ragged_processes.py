@@ -43,11 +43,13 @@ def end_of(kind: str, folder: Path, *, whole: bool) -> dict:
     if whole:
         divide = functools.partial(learning_parts, divide=lambda lengths: [list(range(len(lengths)))])
     trainer._passes.parts = lambda minibatch: parts.append(divide(minibatch)) or parts[-1]
+    start = {name: parameter.detach().clone() for name, parameter in trainer.model.named_parameters()}
     trainer.train()
     named = dict(trainer.accelerator.unwrap_model(trainer.model).named_parameters())
     return {
         "processes": trainer.accelerator.num_processes,
         "parts": [len(part) for part in parts],
+        "moved": {name: (parameter.detach() - start[name]).abs().max().item() for name, parameter in named.items()},
         "weights": {name: parameter.detach().flatten().tolist() for name, parameter in named.items()},
         "losses": [entry["policy/loss"] for entry in trainer.state.log_history if "policy/loss" in entry],
     }
