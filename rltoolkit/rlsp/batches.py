@@ -7,21 +7,23 @@ import numpy as np
 
 __all__ = ["Budget", "micro_batches", "padded_tokens", "pass_overhead"]
 
-FLOPS_PER_LAYER = {"cpu": 2e7, "other": 5e10}
-"""Parameters x tokens that are computed in the time in which a layer does nothing yet: calls, and kernels to launch.
+PARAMETER_TOKENS_PER_LAYER = {"cpu": 2e7, "other": 5e10}
+"""Parameters x tokens that a model computes in the time that one of its layers takes before its first token.
 
-Forward and backward pass. Measured on one core of a CPU with 4M parameters (12 ms for 6 layers, 0.39 ms a token); for a
-GPU reckoned from 1 ms a layer and 300 TFLOP/s.
+That time goes to calls and to launching kernels; one parameter x token is 6 floating-point operations, forward and
+backward pass together. "cpu" is measured on one core with 4M parameters (12 ms for 6 layers, 0.39 ms a token). "other"
+is reckoned, not measured: 1 ms a layer at 300 TFLOP/s.
 """
 
-MOST_OVERHEAD = 512
-"""Matrices so small that the rule above says more do not reach the speed it assumes (300 tokens at 30k parameters)."""
+MOST_OVERHEAD_ON_CPU = 512
+"""In tokens. Matrices so small that the rule above says more do not reach the speed it assumes (300 tokens at 30k
+parameters). A GPU gets no such bound: with too few tokens to fill it, the launches are all that a pass costs."""
 
 
 def pass_overhead(layers: int, parameters: int, *, on_cpu: bool) -> int:
     """What a forward and backward pass costs before its first token, in tokens."""
-    overhead = round(layers * FLOPS_PER_LAYER["cpu" if on_cpu else "other"] / max(1, parameters))
-    return min(MOST_OVERHEAD, overhead) if on_cpu else overhead
+    overhead = round(layers * PARAMETER_TOKENS_PER_LAYER["cpu" if on_cpu else "other"] / max(1, parameters))
+    return min(MOST_OVERHEAD_ON_CPU, overhead) if on_cpu else overhead
 
 
 @dataclass(frozen=True)
