@@ -15,7 +15,7 @@ from rltoolkit.run.atomic import write_text
 from rltoolkit.run.folder import RunFolder
 
 METHODS = {
-    "rlsp": "RLSP: PPO with a critic, rewarded for a correct outcome and, apart from it, for exploration",
+    "rlsp": "RLSP: PPO with a critic, rewarded for a correct outcome",
     "sft": "supervised fine-tuning on demonstrations; the loss counts the completions alone",
 }
 ACCURACIES = (("accuracy", "greedy"), ("sampled", "sampled at temperature 1"))
@@ -87,6 +87,8 @@ def _opening(recipe: Mapping[str, Any], folder: RunFolder) -> str:
     method = str(recipe.get("method"))
     base = _get(recipe, "model", "name_or_path") or "a model that the recipe does not name"
     what = METHODS.get(method, method)
+    if method == "rlsp" and _get(recipe, "rewards", "exploration"):
+        what += " and, apart from it, for exploration"
     saved = "" if folder.model_dir.is_dir() else "\n\n**The run has no saved model yet.**"
     return f"`{base}` trained with {what}. Made with rltoolkit and TRL.{saved}"
 

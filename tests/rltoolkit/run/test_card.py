@@ -70,6 +70,18 @@ def test_a_finished_run(run: RunFolder) -> None:
     assert yaml.safe_load(recipe) == RECIPE
 
 
+@pytest.mark.parametrize(
+    ("exploration", "says"),
+    [
+        (RECIPE["rewards"]["exploration"], "rewarded for a correct outcome and, apart from it, for exploration. Made"),
+        (None, "rewarded for a correct outcome. Made"),
+    ],
+)
+def test_exploration_is_named_where_the_recipe_rewards_it(tmp_path: Path, exploration: object, says: str) -> None:
+    rewards = {**RECIPE["rewards"], "exploration": exploration}
+    assert says in render_card(RunFolder.open(tmp_path, {**RECIPE, "rewards": rewards}, "abc"))
+
+
 def test_what_was_not_measured_is_said_and_not_invented(run: RunFolder) -> None:
     card = render_card(run)
     assert "`summary.json`): no result is known" in card
