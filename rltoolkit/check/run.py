@@ -62,6 +62,8 @@ def names_the_hub(loaded: LoadedRecipe) -> bool:
     names = [recipe.model.name_or_path]
     names += [recipe.data.train.path] if recipe.data is not None else []
     names += [recipe.sft.data.path] if recipe.sft is not None else []
+    critic = recipe.train.get("critic_model_name_or_path")
+    names += [critic] if isinstance(critic, str) else []
     places = [resolve_data_path(name, loaded.path) for name in names]
     return any(isinstance(place, str) and not is_embedded(place) for place in places)
 
@@ -224,9 +226,19 @@ class _Check:
             self.report.note(f"{text.format(len(result.failures) - certain)} {doubt}")
 
     def _critic(self, config: Any, facts: ModelFacts) -> ModelFacts:
-        """What is known of the model that the critic's backbone comes from: of the policy, unless another is named."""
+        """What is known of the model that the critic's backbone comes from: of the policy, unless another is named.
+
+        Raises ModelError for a saved critic that this run cannot start from.
+        """
+        from rltoolkit.rlsp.critic_files import fitting_form
+        from rltoolkit.rlsp.critic_start import wanted_form
+
         name = config.critic_model_name_or_path
-        if name is None or config.critic != "separate":
+        if name is None:
+            return facts
+        width = None if facts.shape is None else facts.shape.hidden
+        fitting_form(str(resolve_data_path(name, self.loaded.path)), wanted_form(config, width))
+        if config.critic != "separate":
             return facts
         return model_facts(name, self.loaded, look_on_hub=self.look_on_hub, with_tokenizer=False)
 

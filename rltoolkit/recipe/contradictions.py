@@ -194,6 +194,13 @@ def files_exist(draft: Draft) -> Iterator[Finding]:
         yield from _path("sft.data.path", sft.data.path, schema.EMBEDDED_DATA, draft.recipe_path)
     if model is not None:
         yield from _path("model.name_or_path", model.name_or_path, schema.EMBEDDED_MODELS, draft.recipe_path)
+    critic, key = draft.train().get("critic_model_name_or_path"), "train.critic_model_name_or_path"
+    if draft.method == "rlsp" and isinstance(critic, str):
+        if paths.is_embedded(critic):
+            remedy = "give a model or a saved critic, or null for the policy's own backbone"
+            yield Finding(key, f"is {critic!r}, and no critic is made on the spot", remedy=remedy)
+        else:
+            yield from _path(key, critic, (), draft.recipe_path)
 
 
 def _path(key: str, path: str, embedded: tuple[str, ...], recipe_path: Path) -> Iterator[Finding]:

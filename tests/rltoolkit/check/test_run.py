@@ -149,6 +149,27 @@ def test_the_memory_of_each_kind_of_critic(check, tmp_path: Path) -> None:
     assert ["activations of the critic" in text for text in said] == [True, False, True]
 
 
+def test_a_saved_critic_of_another_form_is_a_problem(check, tmp_path: Path) -> None:
+    from rltoolkit.embedded.models import countdown_model, countdown_tokenizer
+    from rltoolkit.rlsp.critic import SharedCritic
+    from rltoolkit.rlsp.critic_files import save_critic
+
+    critic = SharedCritic(countdown_model(0, countdown_tokenizer()))
+    save_critic(tmp_path, critic, critic.state_dict())
+    path = f"train.critic_model_name_or_path={tmp_path / 'critic'}"
+    assert check(path, "train.critic=shared")[0] == 0
+    wide = ("model.lora={r: 8}", "train.critic=lora")
+    for overrides, message in (
+        ((), "of kind shared, 1 value(s) per position, hidden size 64; this run's is of kind separate"),
+        (wide, "this run's is of kind lora, 1 value(s) per position, hidden size 64, r 16, alpha 32.0"),
+        (("train.critic=shared", f"train.critic_model_name_or_path={tmp_path}"), "(its folder critic does)"),
+        (("train.critic=shared", "train.critic_model_name_or_path=no-one/nothing"), "holds no saved critic;"),
+    ):
+        code, text = check(path, *overrides)
+        assert code == 2
+        assert message in text.partition("1 problem(s)")[2]
+
+
 def test_hub_names_out_of_reach_are_notes(check) -> None:
     code, text = check("model.name_or_path=no-one/nothing", "data.train.path=no-one/nothing")
     assert code == 0
