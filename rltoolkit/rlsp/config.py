@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field, fields
+from numbers import Real
 from typing import Any
 
 from trl import GRPOConfig
@@ -9,7 +10,7 @@ from trl import GRPOConfig
 from rltoolkit.errors import DataError
 from rltoolkit.recipe.schema import RolloutSection
 from rltoolkit.rlsp.correction import RATIO_MODES, cut_distribution
-from rltoolkit.rlsp.stream_options import stream_problems
+from rltoolkit.rlsp.stream_options import ADVANTAGES, CONTROLS, stream_problems
 
 __all__ = ["RLSPConfig", "sampling_options"]
 
@@ -272,9 +273,9 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
 
 
 _CHOICES = {
-    "advantage": ("single", "decoupled"),
+    "advantage": ADVANTAGES,
     "critic": ("separate", "lora", "shared"),
-    "exploration_control": ("constant", "linear", "floor", "best"),
+    "exploration_control": CONTROLS,
     "prompt_curriculum": ("off", "skip", "down_weight"),
 }
 
@@ -308,8 +309,7 @@ def _check(config: RLSPConfig) -> None:
         value = getattr(config, name)
         if value is None and own_defaults[name] is None:
             continue
-        inside = value is not None and (low <= value if closed else low < value) and value <= high
-        if not inside:
+        if not _inside(value, low, high, closed):
             sign = ">=" if closed else ">"
             problems.append(
                 f"{name} is {value!r}; give a number {sign} {low}" + (f" and <= {high}" if high < math.inf else "")
@@ -339,7 +339,7 @@ def _check(config: RLSPConfig) -> None:
             problems.append(f"{name} is {getattr(config, name)!r}; give one of {', '.join(choices)}")
     for name, (choice, readers) in _READ_WITH.items():
         chosen = getattr(config, choice)
-        if chosen not in readers and getattr(config, name) != own_defaults[name]:
+        if chosen in _CHOICES[choice] and chosen not in readers and getattr(config, name) != own_defaults[name]:
             problems.append(
                 f"{name} is {getattr(config, name)!r} with {choice} {chosen!r}, where it has no effect; set {choice} "
                 f"to {' or '.join(readers)}, or remove it"
@@ -349,3 +349,7 @@ def _check(config: RLSPConfig) -> None:
         problems.append(f"loss_type is {config.loss_type!r}; RLSP has its own loss, leave it at 'dapo'")
     if problems:
         raise ValueError("RLSPConfig: " + "; ".join(problems))
+
+
+def _inside(value: object, low: float, high: float, closed: bool) -> bool:
+    return isinstance(value, Real) and bool(low <= value if closed else low < value) and bool(value <= high)

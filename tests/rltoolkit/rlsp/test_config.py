@@ -43,6 +43,30 @@ def test_all_mistakes_are_named_together(tmp_path):
         assert part in str(caught.value)
 
 
+@pytest.mark.parametrize("value", ["0.9", [0.9], None, float("nan")])
+@pytest.mark.parametrize("name", ["gamma", "exploration_weight"])
+def test_what_is_no_number_is_named_with_its_option(tmp_path, name, value):
+    options = {"advantage": "decoupled", "exploration_control": "best", "outcome_floor": 0.9, name: value}
+    with pytest.raises(ValueError, match=rf"^RLSPConfig: {name} is \S+; give a number >= 0( and <= 1)?$"):
+        config(tmp_path, **options)
+
+
+@pytest.mark.parametrize(
+    ("misspelt", "known", "options"),
+    [
+        ({"advantage": "decopled"}, "single, decoupled", {"exploration_weight": 0.5, "exploration_control": "best"}),
+        ({"exploration_control": "bst"}, "constant, linear, floor, best", {"outcome_floor": 0.9}),
+        ({"exploration_control": "lin"}, "constant, linear, floor, best", {"exploration_weight_end": 0.1}),
+        ({"prompt_curriculum": "skp"}, "off, skip, down_weight", {"curriculum_visits": 8}),
+        ({"critic": "lra"}, "separate, lora, shared", {"critic_lora_r": 8}),
+    ],
+)
+def test_a_misspelt_choice_says_nothing_of_the_options_that_go_with_it(tmp_path, misspelt, known, options):
+    ((name, value),) = misspelt.items()
+    with pytest.raises(ValueError, match=f"^RLSPConfig: {name} is '{value}'; give one of {known}$"):
+        config(tmp_path, **{"advantage": "decoupled", **options, **misspelt})
+
+
 def test_options_of_grpo_without_an_effect_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"entropy_coef is 0\.01; it has no effect in RLSP"):
         config(tmp_path, entropy_coef=0.01)
