@@ -32,6 +32,7 @@ __all__ = [
     "frozen_copy",
     "head_values",
     "hide_critic",
+    "is_critics",
     "parameters_by_owner",
     "set_apart",
     "split_state",
@@ -47,9 +48,19 @@ class Critic(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.head = fresh_head(backbone, seed, streams)
+        self.positions = _learned_positions(backbone)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """(B, T) ids and mask -> (B, T) or (B, T, streams) values in float32; position t has seen tokens up to t."""
+        """(B, T) ids and mask -> (B, T) or (B, T, streams) values in float32; position t has seen tokens up to t.
+
+        Raises ModelError for more positions than the backbone has learned; those that are computed have no end.
+        """
+        if self.positions is not None and input_ids.size(1) > self.positions:
+            raise ModelError(
+                f"prompt and response have {input_ids.size(1)} tokens, and the critic's backbone has learned "
+                f"{self.positions} positions; lower max_completion_length, leave longer prompts out, or give "
+                "critic_model_name_or_path a model of longer texts"
+            )
         hidden = self.backbone(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
         return head_values(self.head, hidden)
 
@@ -79,6 +90,15 @@ class SharedCritic(nn.Module):
     def from_hidden(self, hidden: Tensor) -> Tensor:
         """(B, T, H) last hidden states of the policy -> (B, T) or (B, T, streams) values in float32."""
         return head_values(self.head, hidden if self.trains_trunk else hidden.detach())
+
+
+def _learned_positions(backbone: PreTrainedModel) -> int | None:
+    """How many positions a backbone has an embedding of; None where positions are computed, as rotary ones are."""
+    most = getattr(backbone.config.get_text_config(), "max_position_embeddings", None)
+    tokens = backbone.get_input_embeddings()
+    tables = [m.num_embeddings for m in backbone.modules() if isinstance(m, nn.Embedding) and m is not tokens]
+    # OPT's table begins with two rows that stand for no position
+    return most if most is not None and any(most <= rows <= most + 2 for rows in tables) else None
 
 
 def fresh_head(model: PreTrainedModel, seed: int, streams: int) -> ValueHead:
@@ -144,12 +164,12 @@ def hide_critic(generation: Any) -> None:
     every_parameter = generation._iter_named_params
 
     def policy_only() -> Iterator[tuple[str, Tensor]]:
-        return ((name, tensor) for name, tensor in every_parameter() if not _is_critics(name))
+        return ((name, tensor) for name, tensor in every_parameter() if not is_critics(name))
 
     generation._iter_named_params = policy_only
 
 
-def _is_critics(name: str) -> bool:
+def is_critics(name: str) -> bool:
     """Whether a parameter's name is that of the critic; with PEFT the policy's name stands before it."""
     before, found, _ = name.partition(CRITIC_KEY)
     return bool(found) and (not before or before.endswith("."))
@@ -160,7 +180,7 @@ def split_state(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, 
     policy: dict[str, Tensor] = {}
     critic: dict[str, Tensor] = {}
     for name, tensor in state.items():
-        if _is_critics(name):
+        if is_critics(name):
             critic[name.partition(CRITIC_KEY)[2]] = tensor
         else:
             policy[name] = tensor

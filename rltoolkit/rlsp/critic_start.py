@@ -79,9 +79,17 @@ def critic_from(name_or_path: str, *, seed: int = 0, streams: int = 1, **options
     return critic
 
 
-def refuse_other_tokens(critic: nn.Module, tokens: int) -> None:
-    """Raise ModelError where a critic's own backbone has fewer embeddings than the policy's tokenizer has tokens."""
+def refuse_other_tokens(critic: nn.Module, tokens: int, response: int = 0) -> None:
+    """Raise ModelError where a critic's own backbone cannot read what the policy writes.
+
+    It has fewer embeddings than the policy's tokenizer has `tokens`, or no position beyond a `response` of full length.
+    """
     if isinstance(critic, Critic):
+        if critic.positions is not None and critic.positions <= response:
+            raise ModelError(
+                f"the critic's backbone has learned {critic.positions} positions, and max_completion_length alone is "
+                f"{response}; lower it, or give critic_model_name_or_path a model of longer texts"
+            )
         known = critic.backbone.get_input_embeddings().num_embeddings
         if known < tokens:
             raise ModelError(

@@ -133,7 +133,7 @@ class RLSPTrainer(GRPOTrainer):
         args.beta = 0.0
         self._use_reference(reference)
         critic = critic if critic is not None else critic_on(self._base_model(), args)
-        refuse_other_tokens(critic, len(self._tokenizer))
+        refuse_other_tokens(critic, len(self._tokenizer), args.max_completion_length)
         score_labelled_only(self._base_model())
         attach_critic(self._base_model(), critic)
         if self.use_vllm:

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from peft import LoraConfig
-from transformers import LlamaForSequenceClassification
+from transformers import GPT2Config, GPT2Model, LlamaForSequenceClassification
 
 from reward_models.critics.value_model import ValueModel
 from rltoolkit.errors import ModelError
@@ -164,6 +164,17 @@ def test_a_backbone_that_knows_fewer_tokens_is_refused(policy):
     refuse_other_tokens(critic, policy.config.vocab_size)
     with pytest.raises(ModelError, match="knows 29 tokens, the policy's tokenizer has 30"):
         refuse_other_tokens(critic, 30)
+
+
+def test_more_tokens_than_learned_positions_are_named(policy):
+    critic = Critic(GPT2Model(GPT2Config(vocab_size=29, n_positions=12, n_embd=16, n_layer=1, n_head=2)))
+    refuse_other_tokens(critic, 29, response=11)
+    with pytest.raises(ModelError, match="has learned 12 positions, and max_completion_length alone is 12"):
+        refuse_other_tokens(critic, 29, response=12)
+    assert critic(IDS.repeat(1, 3), MASK.repeat(1, 3)).shape == (1, 12)
+    with pytest.raises(ModelError, match="have 16 tokens, and the critic's backbone has learned 12 positions"):
+        critic(IDS.repeat(1, 4), MASK.repeat(1, 4))
+    assert Critic.from_policy(policy).positions is None  # rotary
 
 
 def test_a_module_and_a_choice_cannot_both_be_given(policy, tokenizer, prompts, tmp_path):
