@@ -28,6 +28,7 @@ from rltoolkit.rlsp.critic import (
     attach_critic,
     frozen_copy,
     hide_critic,
+    is_critics,
     parameters_by_owner,
     set_apart,
     split_state,
@@ -45,17 +46,16 @@ from rltoolkit.rlsp.passes import Passes
 from rltoolkit.rlsp.refusals import refuse_two_critics, refuse_what_cannot_work
 from rltoolkit.rlsp.reward_guard import UnscorableRollouts, finite_or_nan, guarded, tell_failures
 from rltoolkit.rlsp.sampler_gap import SamplerGap
+from rltoolkit.rlsp.sampling import sample_from
 from rltoolkit.rlsp.schedule import EpochSeededSampler, RolloutSchedule
 from rltoolkit.rlsp.scoring import ResponseFacts, RewardCallable, as_outcome_function, describe, stream_scores
 from rltoolkit.rlsp.state import Remembering, load_state, save_state
 from rltoolkit.rlsp.streams import estimate, outcome_rate
 from rltoolkit.rlsp.update import TOKENS, minibatch_loss, token_sums
 from rltoolkit.rlsp.watch import Backtracking
-from rltoolkit.rollout.base import RolloutBackend, request_seed
-from rltoolkit.rollout.ranks import sample_together
+from rltoolkit.rollout.base import RolloutBackend
 from rltoolkit.rollout.transformers_backend import TransformersBackend
 from rltoolkit.run.samples import SampleRow
-from rltoolkit.types import SamplingParams
 
 __all__ = ["RLSPTrainer"]
 
@@ -252,20 +252,7 @@ class RLSPTrainer(GRPOTrainer):
                 prompt_ids, images, multimodal_fields, num_generations, has_tool_images
             )
         self._sampler_gap.refuse_what_cannot_hold(elsewhere=self._sampled_elsewhere())
-        sampling = SamplingParams(
-            temperature=self.temperature,
-            top_p=self.top_p,
-            top_k=self.top_k or 0,
-            min_p=self.min_p or 0.0,
-            max_new_tokens=self.max_completion_length,
-        )
-        version = self.state.global_step
-        first_row = self.accelerator.process_index * len(prompt_ids)
-        seeds = [request_seed(self.args.seed, version, ids, first_row + row) for row, ids in enumerate(prompt_ids)]
-        backend, policy = self.rollout_backend, self.accelerator.unwrap_model(self.model)
-        groups = sample_together(backend, policy, version, lambda: backend.generate(prompt_ids, 1, sampling, seeds))
-        samples = [group[0] for group in groups]
-        return [list(sample.token_ids) for sample in samples], [list(sample.logprobs) for sample in samples]
+        return sample_from(self.rollout_backend, self, prompt_ids)
 
     def _calculate_rewards(
         self, inputs: Any, prompts: Any, completions: Sequence[Any], completion_ids_list: Sequence[Any]
@@ -470,6 +457,15 @@ class RLSPTrainer(GRPOTrainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         load_critic(Path(resume_from_checkpoint), self.critic)
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        load_critic(Path(self.state.best_model_checkpoint), self.critic)
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """Not of the critic's weights, which come from a folder of their own right after."""
+        missing = [name for name in load_result.missing_keys if not is_critics(name)]
+        super()._issue_warnings_after_load(load_result._replace(missing_keys=missing))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)

@@ -5,6 +5,7 @@ import random
 
 import pytest
 import torch
+import transformers
 from datasets import Dataset
 from peft import LoraConfig
 from transformers import TrainerCallback
@@ -224,6 +225,35 @@ def test_a_checkpoint_of_another_number_of_processes_is_used_without_what_was_in
     resumed.train(resume_from_checkpoint=str(checkpoint))
     assert "is of a run with processes 2, this one has processes 1" in caplog.text
     assert resumed.state.global_step == 6
+
+
+def test_a_resume_does_not_complain_of_the_critic_which_has_a_folder_of_its_own(make, tmp_path, monkeypatch):
+    make(save_steps=2, max_steps=4).train()
+    told = []
+    monkeypatch.setattr(transformers.trainer.logger, "warning", told.append)
+    make(max_steps=4).train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-2"))
+    assert not [line for line in told if "missing keys" in line]
+
+
+def test_what_is_missing_of_the_policy_is_told_all_the_same(make, monkeypatch):
+    told = []
+    monkeypatch.setattr(transformers.trainer.logger, "warning", told.append)
+    load_result = make().model.load_state_dict({}, strict=False)
+    make()._issue_warnings_after_load(load_result)
+    assert "model.embed_tokens.weight" in told[0]
+    assert "critic." not in told[0]
+
+
+def test_the_best_model_has_the_critic_of_its_own_checkpoint(make, tmp_path):
+    trainer = make(save_steps=2, max_steps=4)
+    trainer.train()
+    last = plain(trainer.critic.state_dict())
+    trainer.state.best_model_checkpoint = str(tmp_path / "out" / "checkpoint-2")
+    trainer._load_best_model()
+    resumed = make(max_steps=2, save_strategy="no")
+    resumed.train()
+    assert plain(dict(trainer.model.state_dict())) == plain(dict(resumed.model.state_dict()))
+    assert plain(trainer.critic.state_dict()) != last
 
 
 def test_a_checkpoint_at_a_boundary_holds_no_responses(make, tmp_path):
