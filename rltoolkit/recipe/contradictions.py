@@ -341,6 +341,18 @@ def importance_weights_apply(draft: Draft) -> Iterator[Finding]:
         yield Finding(f"train.{name}", found, remedy=remedy, rests_on=("rollout.backend",))
 
 
+def backends_read_it(draft: Draft) -> Iterator[Finding]:
+    """What only TRL's own sampling reads is not set where one of our backends samples."""
+    rollout = draft.sections.get("rollout")
+    if draft.method != "rlsp" or rollout is None or rollout.backend == "trl-vllm":
+        return
+    for name, nothing in (("repetition_penalty", (1.0, None)), ("generation_kwargs", (None, {}))):
+        value = draft.train().get(name)
+        if value not in nothing:
+            found = f"is {value!r}, which backend {rollout.backend} does not read"
+            yield Finding(f"train.{name}", found, remedy="remove it", rests_on=("rollout.backend",))
+
+
 def others_wait_as_long(draft: Draft) -> Iterator[Finding]:
     """While one process waits for servers, the others wait for it: `train.ddp_timeout`, and no longer."""
     rollout, launch = draft.sections.get("rollout"), draft.sections.get("launch")
@@ -399,6 +411,7 @@ RULES: tuple[Rule, ...] = (
     engine_has_room,
     vllm_can_sample_so,
     importance_weights_apply,
+    backends_read_it,
     others_wait_as_long,
     server_flags_are_free,
     devices_fit,
