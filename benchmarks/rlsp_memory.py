@@ -2,10 +2,14 @@
 
     python benchmarks/rlsp_memory.py
 
-Two updates in a fresh process per case, on a random Llama whose weights dominate; the peak above what the
-process held before the model: resident memory on a CPU, torch's allocator on CUDA. Both trainers get the same prompts,
-responses of the same length (no end token before it), a KL term of the same weight, and sample with `generate`. GRPO
-has groups of `micro_batch` responses, RLSP one response per prompt. Writes benchmarks/results/rlsp_memory.json.
+Two updates in a fresh process per case, on a random Llama whose weights dominate; the peak above what the process
+held after a training of a tiny model, by which all libraries are loaded: resident memory on a CPU, torch's allocator
+on CUDA. Both trainers get the same prompts, responses of the same length (no end token before it), a KL term of the
+same weight, and sample with `generate`. GRPO has groups of `micro_batch` responses, RLSP one response per prompt.
+
+The minibatch is the same, the pass is not: where the critic has a pass of its own (separate, lora), RLSP by default
+divides a minibatch so that policy and critic together hold the activations of one, here of 2 rows each at a time;
+GRPO and the shared critic hold those of all 4. Writes benchmarks/results/rlsp_memory.json.
 """
 
 from __future__ import annotations
