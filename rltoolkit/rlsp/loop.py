@@ -37,6 +37,8 @@ from rltoolkit.recipe.contradictions import Finding
 from rltoolkit.recipe.plugins import make_exploration, make_verifier
 from rltoolkit.recipe.train_section import build_config
 from rltoolkit.rlsp.config import RLSPConfig, sampling_options
+from rltoolkit.rlsp.critic_files import fitting_form
+from rltoolkit.rlsp.critic_start import wanted_form
 from rltoolkit.rlsp.held_out import ALARM_PHASE, RunAlarm
 from rltoolkit.rlsp.trainer import RLSPTrainer
 from rltoolkit.run.atomic import replacing_folder
@@ -63,8 +65,8 @@ GOLD_ROWS = 100  # a verifier that does not fit the data shows at once; `rltoolk
 def run_rlsp_recipe(loaded: LoadedRecipe) -> Path:
     """Run or continue a recipe with `method: rlsp`; returns the run folder.
 
-    What can be known without weights is checked first: recipe, options, data, references. Raises RecipeError,
-    DataError, ModelError or RunFolderError, and overwrites nothing.
+    What can be known without weights is checked first: recipe, options, the form of a saved critic, data, references.
+    Raises RecipeError, DataError, ModelError or RunFolderError, and overwrites nothing.
     """
     verifier = make_verifier(loaded)
     make_exploration(loaded)
@@ -102,6 +104,7 @@ def _config(run: Run) -> RLSPConfig:
     critic = config.critic_model_name_or_path
     if critic is not None:
         config.critic_model_name_or_path = resolved_model(run.loaded, "train.critic_model_name_or_path", critic)
+        fitting_form(config.critic_model_name_or_path, wanted_form(config))
     return config
 
 

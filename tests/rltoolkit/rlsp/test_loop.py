@@ -9,9 +9,11 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from rltoolkit.embedded.models import countdown_model, countdown_tokenizer
-from rltoolkit.errors import RolloutError
+from rltoolkit.errors import ModelError, RolloutError
 from rltoolkit.phases import prepare_run
 from rltoolkit.recipe import load_recipe
+from rltoolkit.rlsp.critic import Critic
+from rltoolkit.rlsp.critic_files import save_critic
 from rltoolkit.rlsp.loop import _config
 from rltoolkit.rollout.transformers_backend import TransformersBackend
 from rltoolkit.run.metrics import read_metrics
@@ -117,3 +119,29 @@ def test_a_run_whose_servers_go_away_ends_with_their_error_and_goes_on_later(ser
 def test_trls_own_vllm_is_used_where_the_recipe_names_it(tmp_path, backend, by_trl):
     overrides = [*SMALL, "train.use_cpu=false", f"rollout.backend={backend}", f"output_dir={tmp_path / 'run'}"]
     assert _config(prepare_run(load_recipe(QUICKSTART, overrides))).use_vllm is by_trl
+
+
+@pytest.mark.parametrize(
+    ("options", "folder", "message"),
+    [
+        (["critic=shared"], "policy", "holds no saved critic; a critic of kind shared has the policy's backbone"),
+        (["critic=shared"], "critic", "a critic of kind separate, 1 value(s) per position, hidden size 64; this run's"),
+        (["advantage=decoupled"], "critic", "this run's is of kind separate, 2 value(s) per position"),
+        ([], "critic", None),
+        ([], "policy", None),
+    ],
+)
+def test_a_critic_that_cannot_be_started_from_is_refused_before_stage_one(tmp_path, options, folder, message):
+    policy = countdown_model(77, countdown_tokenizer())
+    policy.save_pretrained(tmp_path / "policy")
+    critic = Critic.from_policy(policy)
+    save_critic(tmp_path, critic, critic.state_dict())
+    settings = [f"train.{option}" for option in (*options, f"critic_model_name_or_path={tmp_path / folder}")]
+    loaded = load_recipe(QUICKSTART, [*SMALL, *settings, f"output_dir={tmp_path / 'run'}"])
+    if message is None:
+        assert _config(prepare_run(loaded)).critic_model_name_or_path == str(tmp_path / folder)
+        return
+    with pytest.raises(ModelError) as caught:
+        train(loaded)
+    assert message in str(caught.value)
+    assert not (tmp_path / "run").exists()
