@@ -329,7 +329,8 @@ def of_proc(file: str, field: str) -> str:
 def in_a_process(kind: str, options: argparse.Namespace) -> dict[str, Any]:
     """The same, in a fresh process."""
     command = [sys.executable, __file__, "--size", options.size, "--rollouts", str(options.rollouts), "--only", kind]
-    environment = os.environ | {"OMP_NUM_THREADS": str(options.threads), "HF_HUB_OFFLINE": "1"}
+    waiting = {"OMP_WAIT_POLICY": "PASSIVE"}  # threads that spin would count as work, and stand still on busy cores
+    environment = waiting | os.environ | {"OMP_NUM_THREADS": str(options.threads), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode != 0:
         raise SystemExit(f"the measurement of {kind} ended with status {done.returncode}; see above")
