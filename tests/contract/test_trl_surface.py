@@ -29,6 +29,8 @@ PARAMETERS = {
     (GRPOTrainer, "log"): ["self", "logs", "start_time"],
     (Trainer, "_save"): ["self", "output_dir", "state_dict"],
     (Trainer, "_load_from_checkpoint"): ["self", "resume_from_checkpoint", "model"],
+    (Trainer, "_load_best_model"): ["self"],
+    (Trainer, "_issue_warnings_after_load"): ["self", "load_result"],
     (Trainer, "create_optimizer"): ["self", "model"],
 }
 
