@@ -48,7 +48,8 @@ def rollout_metrics(rollout: Rollout, config: RLSPConfig, eos_token_ids: Sequenc
         return torch.tensor(values, dtype=torch.float64, device=device)
 
     turned_back = of_facts([sign.backtracked for sign in signs])
-    exploration = rollout.exploration if rollout.exploration is not None else torch.full_like(score, torch.nan)
+    unknown = torch.full_like(score, torch.nan)
+    exploration = rollout.exploration if rollout.exploration is not None else unknown
     per_response = {
         "reward/total": score,
         "reward/outcome": rollout.outcome,
@@ -56,7 +57,7 @@ def rollout_metrics(rollout: Rollout, config: RLSPConfig, eos_token_ids: Sequenc
         "reward/exploration_paid": exploration_paid(rollout.exploration, facts, config, like=score),
         "reward/exploration_at_cap": (exploration >= 1).double().masked_fill(exploration.isnan(), torch.nan),
         "reward/unscorable": score.isnan(),
-        "reward/clipped": score.abs() >= config.reward_clip if config.paper_compat else torch.zeros_like(score),
+        "reward/clipped": score.abs() >= config.reward_clip if config.paper_compat else unknown,
         "format_rate": of_facts([fact.has_answer for fact in facts]),
         "attempts": of_facts([fact.attempts for fact in facts]),
         "distinct_attempts": of_facts([sign.distinct_attempts for sign in signs]),

@@ -96,7 +96,7 @@ def test_samples_say_what_was_counted(seen):
 
 def test_what_is_undefined_is_absent(make_trainer):
     metrics = rollout_of(make_trainer(outcome=lambda completions, **_: [0.5] * len(completions)), 8)
-    absent = {"length_outcome_correlation", "alarm/hacking"} | {
+    absent = {"length_outcome_correlation", "alarm/hacking", "reward/clipped"} | {
         f"reward/exploration{kind}" for kind in ("", "_paid", "_at_cap")
     }
     assert not absent & metrics.keys()
