@@ -352,4 +352,7 @@ def _check(config: RLSPConfig) -> None:
 
 
 def _inside(value: object, low: float, high: float, closed: bool) -> bool:
-    return isinstance(value, Real) and bool(low <= value if closed else low < value) and bool(value <= high)
+    if not isinstance(value, Real):
+        return False
+    number = float(value)
+    return (low <= number if closed else low < number) and number <= high
