@@ -62,11 +62,11 @@ def evaluate_tasks(run: Run, backend: RolloutBackend, *, step: int, samples_pref
     return results
 
 
-def evaluate_task(run: Run, backend: RolloutBackend, task: Task, key: str, samples_prefix: str) -> TaskResult:
+def evaluate_task(run: Run, backend: RolloutBackend, task: Task, key: str, samples_prefix: str | None) -> TaskResult:
     """One task, greedy or sampled at temperature 1, with a progress bar on a terminal."""
     temperature, n = (0.0, 1) if key == GREEDY else (1.0, run.recipe.eval.samples)
     limit = run.recipe.eval.max_new_tokens or run.recipe.rollout.max_new_tokens
-    path = run.folder.path / "eval" / f"{samples_prefix}.{task.name}.{key}.jsonl"
+    path = None if samples_prefix is None else run.folder.path / "eval" / f"{samples_prefix}.{task.name}.{key}.jsonl"
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     rewards = run.recipe.rewards
     limits = rewards.pool if rewards is not None else PoolSection()
