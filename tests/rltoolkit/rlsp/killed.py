@@ -1,6 +1,7 @@
 """Run by test_killed.py: a training of RLSP that goes on where it stopped, and may die of kill -9 on the way.
 
-Arguments: folder, the step behind which to die (0 for never), the rank that dies.
+Arguments: folder, the step behind which to die (0 for never), the rank that dies; -1 for a stop of all ranks instead,
+which leaves a checkpoint inside a rollout.
 """
 
 import hashlib
@@ -19,7 +20,7 @@ from rltoolkit.embedded.countdown import countdown_rows
 from rltoolkit.embedded.models import countdown_tokenizer
 from rltoolkit.rlsp import RLSPConfig, RLSPTrainer
 from rltoolkit.run.checkpoints import last_checkpoint
-from rltoolkit.run.resume import train_or_resume
+from rltoolkit.run.resume import allow_indexed_cpu, train_or_resume, was_last
 from rltoolkit.train import leave_the_group
 
 
@@ -36,6 +37,16 @@ class Dies(TrainerCallback):
     def on_step_begin(self, args, state, control, **kwargs):
         if state.global_step == self.after:
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Stops(TrainerCallback):
+    """Ends the training after a step; a checkpoint that waits for the end of its rollout is written then."""
+
+    def __init__(self, after):
+        self.after = after
+
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_training_stop = state.global_step == self.after
 
 
 def trainer_in(folder):
@@ -82,9 +93,13 @@ def main(folder: Path, die_after: int, mortal: int) -> None:
     trainer = trainer_in(folder / "run")
     rank = trainer.accelerator.process_index
     found = last_checkpoint(folder / "run")
-    if die_after and rank == mortal:
-        trainer.add_callback(Dies(die_after))
-    train_or_resume(trainer, found)
+    if die_after and mortal in (rank, -1):
+        trainer.add_callback(Stops(die_after) if mortal == -1 else Dies(die_after))
+    if found is not None and was_last(found):  # stopped, which `train_or_resume` takes for the end
+        allow_indexed_cpu()
+        trainer.train(resume_from_checkpoint=str(found))
+    else:
+        train_or_resume(trainer, found)
     report = {
         "began": 0 if found is None else int(found.name.partition("-")[2]),
         "processes": trainer.accelerator.num_processes,
