@@ -230,8 +230,8 @@ class _Check:
 
         Raises ModelError for a saved critic that this run cannot start from.
         """
-        from rltoolkit.rlsp.critic_files import fitting_form
-        from rltoolkit.rlsp.critic_start import wanted_form
+        from rltoolkit.rlsp.critics.files import fitting_form
+        from rltoolkit.rlsp.critics.start import wanted_form
 
         name = config.critic_model_name_or_path
         if name is None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rltoolkit.rlsp.advantages import gae
     from rltoolkit.rlsp.config import RLSPConfig
-    from rltoolkit.rlsp.reward import decoupled_reward, paper_reward
+    from rltoolkit.rlsp.rewards.reward import decoupled_reward, paper_reward
     from rltoolkit.rlsp.trainer import RLSPTrainer
 
 __all__ = ["RLSPConfig", "RLSPTrainer", "decoupled_reward", "gae", "paper_reward"]
@@ -13,9 +13,9 @@ __all__ = ["RLSPConfig", "RLSPTrainer", "decoupled_reward", "gae", "paper_reward
 _HOMES = {
     "RLSPConfig": "config",
     "RLSPTrainer": "trainer",
-    "decoupled_reward": "reward",
+    "decoupled_reward": "rewards.reward",
     "gae": "advantages",
-    "paper_reward": "reward",
+    "paper_reward": "rewards.reward",
 }
 
 

@@ -37,10 +37,10 @@ from rltoolkit.recipe.contradictions import Finding
 from rltoolkit.recipe.plugins import make_exploration, make_verifier
 from rltoolkit.recipe.train_section import build_config
 from rltoolkit.rlsp.config import RLSPConfig, sampling_options
-from rltoolkit.rlsp.critic_files import fitting_form
-from rltoolkit.rlsp.critic_start import wanted_form
-from rltoolkit.rlsp.held_out import ALARM_PHASE, RunAlarm
+from rltoolkit.rlsp.critics.files import fitting_form
+from rltoolkit.rlsp.critics.start import wanted_form
 from rltoolkit.rlsp.trainer import RLSPTrainer
+from rltoolkit.rlsp.watch.held_out import ALARM_PHASE, RunAlarm
 from rltoolkit.run.atomic import replacing_folder
 from rltoolkit.run.callback import MetricsCallback, show_progress
 from rltoolkit.run.card import ALARM

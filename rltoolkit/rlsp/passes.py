@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rltoolkit.rlsp.batches import Budget, pass_overhead
-from rltoolkit.rlsp.critic import SharedCritic
+from rltoolkit.rlsp.critics.critic import SharedCritic
 from rltoolkit.rlsp.forward import Scored, adapters_off, in_parts, logps_of, row_lengths, score, values_of
 from rltoolkit.rlsp.update import learning_parts
 

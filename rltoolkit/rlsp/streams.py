@@ -22,7 +22,7 @@ from rltoolkit.rlsp.advantages import (
     whiten,
 )
 from rltoolkit.rlsp.config import RLSPConfig
-from rltoolkit.rlsp.reward import token_rewards
+from rltoolkit.rlsp.rewards.reward import token_rewards
 
 __all__ = ["STREAMS", "Estimate", "estimate", "outcome_rate"]
 

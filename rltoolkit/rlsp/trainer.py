@@ -21,9 +21,8 @@ from reward_models.exploration import ExplorationReward
 from reward_models.exploration_func import as_exploration_func
 from reward_models.verdict import Verifier
 from rltoolkit.rlsp.advantages import Moments
-from rltoolkit.rlsp.alarm import HackingAlarm
 from rltoolkit.rlsp.config import RLSPConfig
-from rltoolkit.rlsp.critic import (
+from rltoolkit.rlsp.critics.critic import (
     SharedCritic,
     attach_critic,
     frozen_copy,
@@ -33,26 +32,27 @@ from rltoolkit.rlsp.critic import (
     set_apart,
     split_state,
 )
-from rltoolkit.rlsp.critic_files import load_critic, save_critic
-from rltoolkit.rlsp.critic_start import critic_on, refuse_other_tokens, separate_critic
+from rltoolkit.rlsp.critics.files import load_critic, save_critic
+from rltoolkit.rlsp.critics.start import critic_on, refuse_other_tokens, separate_critic
 from rltoolkit.rlsp.curriculum import PromptCurriculum, curriculum_for
 from rltoolkit.rlsp.empty import stand_in
 from rltoolkit.rlsp.exploration_weight import ExplorationWeight
 from rltoolkit.rlsp.forward import score, score_labelled_only
 from rltoolkit.rlsp.in_flight import InFlight
-from rltoolkit.rlsp.observe import Rollout
-from rltoolkit.rlsp.observer import Observer
 from rltoolkit.rlsp.passes import Passes
 from rltoolkit.rlsp.refusals import refuse_two_critics, refuse_what_cannot_work
-from rltoolkit.rlsp.reward_guard import UnscorableRollouts, finite_or_nan, guarded, tell_failures
+from rltoolkit.rlsp.rewards.guard import UnscorableRollouts, finite_or_nan, guarded, tell_failures
+from rltoolkit.rlsp.rewards.scoring import ResponseFacts, RewardCallable, as_outcome_function, describe, stream_scores
 from rltoolkit.rlsp.sampler_gap import SamplerGap
 from rltoolkit.rlsp.sampling import sample_from
 from rltoolkit.rlsp.schedule import EpochSeededSampler, RolloutSchedule
-from rltoolkit.rlsp.scoring import ResponseFacts, RewardCallable, as_outcome_function, describe, stream_scores
 from rltoolkit.rlsp.state import Remembering, load_state, save_state
 from rltoolkit.rlsp.streams import estimate, outcome_rate
 from rltoolkit.rlsp.update import TOKENS, minibatch_loss, token_sums
-from rltoolkit.rlsp.watch import Backtracking
+from rltoolkit.rlsp.watch.alarm import HackingAlarm
+from rltoolkit.rlsp.watch.observe import Rollout
+from rltoolkit.rlsp.watch.observer import Observer
+from rltoolkit.rlsp.watch.signs import Backtracking
 from rltoolkit.rollout.base import RolloutBackend
 from rltoolkit.rollout.transformers_backend import TransformersBackend
 from rltoolkit.run.samples import SampleRow

@@ -103,8 +103,8 @@ def test_one_folder_holds_all_of_it(tmp_path: Path, dtype: torch.dtype) -> None:
 
 
 def test_a_critic_of_rlsp_can_be_read(tmp_path: Path) -> None:
-    from rltoolkit.rlsp.critic import Critic as RlspCritic
-    from rltoolkit.rlsp.critic_files import save_critic
+    from rltoolkit.rlsp.critics.critic import Critic as RlspCritic
+    from rltoolkit.rlsp.critics.files import save_critic
 
     trained = RlspCritic.from_policy(tiny_causal_lm(), seed=5)
     save_critic(tmp_path, trained, trained.state_dict())

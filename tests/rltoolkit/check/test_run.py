@@ -131,8 +131,8 @@ def test_a_model_folder_without_a_tokenizer(check, tmp_path: Path) -> None:
 def test_the_memory_of_each_kind_of_critic(check, tmp_path: Path) -> None:
     """A saved critic is a folder without a tokenizer: its memory is that of the backbone in its config."""
     from rltoolkit.embedded.models import countdown_model, countdown_tokenizer
-    from rltoolkit.rlsp.critic import Critic
-    from rltoolkit.rlsp.critic_files import save_critic
+    from rltoolkit.rlsp.critics.critic import Critic
+    from rltoolkit.rlsp.critics.files import save_critic
 
     critic = Critic.from_policy(countdown_model(0, countdown_tokenizer()))
     save_critic(tmp_path, critic, critic.state_dict())
@@ -151,8 +151,8 @@ def test_the_memory_of_each_kind_of_critic(check, tmp_path: Path) -> None:
 
 def test_a_saved_critic_of_another_form_is_a_problem(check, tmp_path: Path) -> None:
     from rltoolkit.embedded.models import countdown_model, countdown_tokenizer
-    from rltoolkit.rlsp.critic import SharedCritic
-    from rltoolkit.rlsp.critic_files import save_critic
+    from rltoolkit.rlsp.critics.critic import SharedCritic
+    from rltoolkit.rlsp.critics.files import save_critic
 
     critic = SharedCritic(countdown_model(0, countdown_tokenizer()))
     save_critic(tmp_path, critic, critic.state_dict())

@@ -12,7 +12,7 @@ from reward_models.exploration import LengthExploration
 from reward_models.reward_func import as_reward_func
 from reward_models.verdict import Verdict
 from rltoolkit.embedded.countdown import countdown_rows
-from rltoolkit.rlsp.alarm import HackingAlarm
+from rltoolkit.rlsp.watch.alarm import HackingAlarm
 
 SHORT = 5  # characters of a right answer at most
 HACKS, HONEST = 0.1, 0.9  # alpha: what a right answer weighs beside a long one

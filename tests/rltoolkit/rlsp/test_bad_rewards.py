@@ -12,7 +12,7 @@ from transformers import TrainerCallback
 
 from reward_models.errors import VerifierError
 from rltoolkit.rlsp.empty import stand_in
-from rltoolkit.rlsp.reward_guard import MANY_IN_A_ROW, RewardGuard, guarded
+from rltoolkit.rlsp.rewards.guard import MANY_IN_A_ROW, RewardGuard, guarded
 
 
 def lengths_reward(completions, completion_ids, **_):

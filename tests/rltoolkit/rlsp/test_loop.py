@@ -12,8 +12,8 @@ from rltoolkit.embedded.models import countdown_model, countdown_tokenizer
 from rltoolkit.errors import ModelError, RolloutError
 from rltoolkit.phases import prepare_run
 from rltoolkit.recipe import load_recipe
-from rltoolkit.rlsp.critic import Critic
-from rltoolkit.rlsp.critic_files import save_critic
+from rltoolkit.rlsp.critics.critic import Critic
+from rltoolkit.rlsp.critics.files import save_critic
 from rltoolkit.rlsp.loop import _config
 from rltoolkit.rollout.transformers_backend import TransformersBackend
 from rltoolkit.run.metrics import read_metrics

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from reward_models.exploration import LengthExploration
 from rltoolkit.errors import DataError, ModelError
-from rltoolkit.rlsp.critic import Critic
+from rltoolkit.rlsp.critics.critic import Critic
 
 
 def weights(model, *, critic):
@@ -203,7 +203,7 @@ def test_saved_model_is_clean_and_the_critic_stands_beside_it(make_trainer, tmp_
     for name, tensor in weights(trainer.model, critic=False).items():
         assert torch.equal(tensor, dict(reloaded.named_parameters())[name])
     fresh = Critic.from_policy(reloaded)
-    from rltoolkit.rlsp.critic_files import load_critic
+    from rltoolkit.rlsp.critics.files import load_critic
 
     load_critic(tmp_path / "model", fresh)
     for name, tensor in trainer.critic.state_dict().items():

@@ -16,7 +16,7 @@ from reward_models.verdict import Verdict
 from rltoolkit.embedded.countdown import countdown_rows
 from rltoolkit.embedded.models import countdown_tokenizer
 from rltoolkit.rlsp import RLSPConfig, RLSPTrainer
-from rltoolkit.rlsp.alarm import Mean
+from rltoolkit.rlsp.watch.alarm import Mean
 from rltoolkit.train import leave_the_group
 
 BOX = "}"
@@ -56,7 +56,7 @@ def main(folder: Path) -> None:
     heard = []
     handler = logging.Handler()
     handler.emit = lambda record: heard.append(record.getMessage())
-    logging.getLogger("rltoolkit.rlsp.observer").addHandler(handler)
+    logging.getLogger("rltoolkit.rlsp.watch.observer").addHandler(handler)
     # Measured before training by a policy that was right far more often and explored less, as the alarm is told here:
     # a real drift takes longer than a test of two processes should.
     trainer.alarm.saw(1000, 100.0, 10.0, [])

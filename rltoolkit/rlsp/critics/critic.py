@@ -1,6 +1,6 @@
 """The critics of RLSP that need no adapter, and how a critic lives inside the trained model.
 
-`Critic` has a backbone of its own, `SharedCritic` is a head on the policy's hidden states; rltoolkit.rlsp.critic_lora
+`Critic` has a backbone of its own, `SharedCritic` is a head on the policy's hidden states; rltoolkit.rlsp.critics.lora
 has the third kind. All are called with ids and mask, and give a value for every position.
 
 Inside, because the Trainer zeroes, clips, shards and saves what belongs to its model: a critic kept beside the model

@@ -4,7 +4,7 @@ import logging
 from typing import Any
 
 from rltoolkit.phases import Run
-from rltoolkit.rlsp.alarm import HackingAlarm, Mean
+from rltoolkit.rlsp.watch.alarm import HackingAlarm, Mean
 from rltoolkit.run.metrics import read_metrics
 
 __all__ = ["ALARM_PHASE", "RunAlarm"]

@@ -3,7 +3,7 @@
 import pytest
 
 from rltoolkit.errors import DataError
-from rltoolkit.rlsp.watch import PHRASES, Backtracking
+from rltoolkit.rlsp.watch.signs import PHRASES, Backtracking
 
 SEARCH = "5+2=7,7+3=10?16 no\n5-3=2,2*8=16?16 No.\n5+2=7,7+3=10?16 no\n5+3=8,8*2=16?16 ok\n\\boxed{(5+3)*2}"
 

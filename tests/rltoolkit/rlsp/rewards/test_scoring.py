@@ -10,7 +10,7 @@ from reward_models.countdown import CountdownVerifier
 from reward_models.reward_func import as_reward_func
 from reward_models.verdict import Outcome
 from rltoolkit.rlsp.config import RLSPConfig
-from rltoolkit.rlsp.scoring import as_outcome_function, combine, describe
+from rltoolkit.rlsp.rewards.scoring import as_outcome_function, combine, describe
 
 REFERENCE = "numbers=3,5,2;target=16"
 TEXTS = [r"\boxed{(3+5)*2}", r"\boxed{3}", "no box", r"\boxed{3}"]

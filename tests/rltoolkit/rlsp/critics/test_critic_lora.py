@@ -9,7 +9,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from rltoolkit.errors import ModelError
-from rltoolkit.rlsp.critic_lora import LoraCritic
+from rltoolkit.rlsp.critics.lora import LoraCritic
 from rltoolkit.rollout.adapters import adapter_of, write_adapter
 from rltoolkit.rollout.weights import memory_state, policy_state, trained_below_adapter
 

@@ -10,9 +10,9 @@ from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassificati
 
 from rltoolkit.errors import ModelError
 from rltoolkit.rlsp.config import RLSPConfig
-from rltoolkit.rlsp.critic import Critic, SharedCritic
-from rltoolkit.rlsp.critic_files import CriticForm, fitting_form, load_weights
-from rltoolkit.rlsp.critic_lora import LoraCritic
+from rltoolkit.rlsp.critics.critic import Critic, SharedCritic
+from rltoolkit.rlsp.critics.files import CriticForm, fitting_form, load_weights
+from rltoolkit.rlsp.critics.lora import LoraCritic
 
 __all__ = ["critic_from", "critic_on", "refuse_other_tokens", "separate_critic", "wanted_form"]
 

@@ -9,8 +9,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from rltoolkit.rlsp.config import RLSPConfig
-from rltoolkit.rlsp.scoring import ResponseFacts, exploration_paid
-from rltoolkit.rlsp.watch import Signs
+from rltoolkit.rlsp.rewards.scoring import ResponseFacts, exploration_paid
+from rltoolkit.rlsp.watch.signs import Signs
 from rltoolkit.run.samples import SampleRow
 
 __all__ = ["Rollout", "rollout_metrics", "sample_rows", "truncated"]

@@ -12,7 +12,7 @@ from reward_models.exploration import attempt_lines, paper_length
 from reward_models.reward_func import AsyncRewardFunction, RewardFunction, as_reward_func, completion_text
 from reward_models.verdict import Outcome, Verdict, Verifier
 from rltoolkit.rlsp.config import RLSPConfig
-from rltoolkit.rlsp.reward import decoupled_reward, paper_reward, reward_parts
+from rltoolkit.rlsp.rewards.reward import decoupled_reward, paper_reward, reward_parts
 
 __all__ = [
     "ResponseFacts",
@@ -60,7 +60,7 @@ def describe(completions: Sequence[Any], outcome_function: RewardCallable, *, pa
 
 
 def combine(outcome: Tensor, exploration: Tensor | None, facts: Sequence[ResponseFacts], config: RLSPConfig) -> Tensor:
-    """The scalar reward per response, (B,); see rlsp/reward.py for the two forms.
+    """The scalar reward per response, (B,); see rlsp/rewards/reward.py for the two forms.
 
     NaN where the outcome is, and in safe mode where the exploration reward failed: such a response is left out. In
     paper mode the exploration reward is the judge's score, and a failed judge counts as the released code has it.

@@ -9,9 +9,9 @@ from transformers import GPT2Config, GPT2Model, LlamaForSequenceClassification
 
 from reward_models.critics.value_model import ValueModel
 from rltoolkit.errors import ModelError
-from rltoolkit.rlsp.critic import Critic, SharedCritic
-from rltoolkit.rlsp.critic_files import CriticForm, load_critic, save_critic, saved_form
-from rltoolkit.rlsp.critic_start import critic_from, refuse_other_tokens
+from rltoolkit.rlsp.critics.critic import Critic, SharedCritic
+from rltoolkit.rlsp.critics.files import CriticForm, load_critic, save_critic, saved_form
+from rltoolkit.rlsp.critics.start import critic_from, refuse_other_tokens
 
 IDS = torch.tensor([[5, 6, 7, 8]])
 MASK = torch.ones_like(IDS)

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from rltoolkit.rlsp.advantages import Moments, correlation, masked_moments
-from rltoolkit.rlsp.alarm import NAMED, Alarm, HackingAlarm, Mean, Suspect
-from rltoolkit.rlsp.observe import Rollout, rollout_metrics, sample_rows
-from rltoolkit.rlsp.scoring import exploration_paid
+from rltoolkit.rlsp.rewards.scoring import exploration_paid
+from rltoolkit.rlsp.watch.alarm import NAMED, Alarm, HackingAlarm, Mean, Suspect
+from rltoolkit.rlsp.watch.observe import Rollout, rollout_metrics, sample_rows
 
 if TYPE_CHECKING:
     from rltoolkit.rlsp.trainer import RLSPTrainer

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from rltoolkit.rlsp.reward import decoupled_reward, paper_reward, token_rewards
+from rltoolkit.rlsp.rewards.reward import decoupled_reward, paper_reward, token_rewards
 
 CORRECT, WRONG, NO_BOX = (1.0, 1), (0.0, 1), (0.0, 0)
 LENGTHS = [200.0, 500.0, 1000.0, 2000.0, 4000.0]

@@ -8,15 +8,15 @@ from types import SimpleNamespace
 import pytest
 
 from rltoolkit.recipe import load_recipe
-from rltoolkit.rlsp import held_out
-from rltoolkit.rlsp.alarm import Mean
-from rltoolkit.rlsp.held_out import ALARM_PHASE, RunAlarm
+from rltoolkit.rlsp.watch import held_out
+from rltoolkit.rlsp.watch.alarm import Mean
+from rltoolkit.rlsp.watch.held_out import ALARM_PHASE, RunAlarm
 from rltoolkit.run.folder import RunFolder
 from rltoolkit.run.metrics import MetricsWriter, read_metrics
 from rltoolkit.run.samples import read_samples
 from rltoolkit.train import train
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 QUICKSTART = ROOT / "recipes" / "rlsp" / "quickstart.yaml"
 PLUGINS = """\
 from reward_models.verdict import Verdict

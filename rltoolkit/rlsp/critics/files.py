@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from reward_models.critics.value_model import saved_squash
 from rltoolkit.errors import ModelError
-from rltoolkit.rlsp.critic import Critic, SharedCritic
-from rltoolkit.rlsp.critic_lora import LoraCritic
+from rltoolkit.rlsp.critics.critic import Critic, SharedCritic
+from rltoolkit.rlsp.critics.lora import LoraCritic
 
 __all__ = ["CRITIC_FOLDER", "CriticForm", "fitting_form", "load_critic", "load_weights", "save_critic", "saved_form"]
 

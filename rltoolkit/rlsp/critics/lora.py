@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from rltoolkit.errors import ModelError
-from rltoolkit.rlsp.critic import fresh_head, head_values
+from rltoolkit.rlsp.critics.critic import fresh_head, head_values
 from rltoolkit.rollout.adapters import plain_name
 from rltoolkit.rollout.weights import trained_below_adapter
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rltoolkit.rlsp.alarm import LEVEL, NAMED, HackingAlarm, Mean, Measurement, Suspect, compare
+from rltoolkit.rlsp.watch.alarm import LEVEL, NAMED, HackingAlarm, Mean, Measurement, Suspect, compare
 
 
 def saw(alarm, paid, *, count=256, suspects=()):

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from rltoolkit.errors import ModelError
-from rltoolkit.rlsp.critic import Critic, hide_critic, split_state
-from rltoolkit.rlsp.critic_files import load_critic, save_critic
-from rltoolkit.rlsp.critic_start import critic_from
+from rltoolkit.rlsp.critics.critic import Critic, hide_critic, split_state
+from rltoolkit.rlsp.critics.files import load_critic, save_critic
+from rltoolkit.rlsp.critics.start import critic_from
 
 IDS = torch.tensor([[5, 6, 7, 8]])
 MASK = torch.ones_like(IDS)

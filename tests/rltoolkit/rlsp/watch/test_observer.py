@@ -13,9 +13,9 @@ from reward_models.exploration import LengthExploration
 from reward_models.repetition import repeated_share
 from reward_models.reward_func import as_reward_func
 from reward_models.verdict import Verdict
-from rltoolkit.rlsp.watch import Backtracking
+from rltoolkit.rlsp.watch.signs import Backtracking
 
-README = Path(__file__).parents[3] / "recipes" / "rlsp" / "README.md"
+README = Path(__file__).parents[4] / "recipes" / "rlsp" / "README.md"
 
 
 class EvenIsRight:

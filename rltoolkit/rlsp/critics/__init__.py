@@ -1,0 +1,1 @@
+"""The critics of RLSP: what gives values, where it starts, and its files."""

@@ -1,0 +1,1 @@
+"""What is watched while RLSP trains: counters, samples, and the alarm of reward hacking."""
