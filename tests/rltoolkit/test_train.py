@@ -121,7 +121,7 @@ def test_a_run_that_died_ends_with_the_same_weights(finished, tmp_path):
         "class Die(TrainerCallback):\n"
         "    def on_step_end(self, args, state, control, **kwargs):\n"
         "        if state.global_step == 3: os._exit(9)\n"
-        "usual = loop._callbacks\nloop._callbacks = lambda run: [*usual(run), Die()]\n"
+        "usual = loop._callbacks\nloop._callbacks = lambda *given: [*usual(*given), Die()]\n"
         "from rltoolkit.train import main\nimport sys\nsys.exit(main(sys.argv[1:]))\n"
     )
     arguments = [str(QUICKSTART), *SMALL, f"output_dir={folder}"]
