@@ -1,35 +1,17 @@
 """Rewards that go wrong on one of two processes (DDP over gloo): both hear of it, at once, and end with the same."""
 
-import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 SCRIPT = Path(__file__).with_name("bad_rewards_by_two.py")
-ROOT = Path(__file__).parents[3]
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory):
+def both(two_processes, tmp_path_factory):
     """What the two processes report, case by case."""
-    folder = tmp_path_factory.mktemp("two")
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = str(listener.getsockname()[1])
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", port, str(SCRIPT),
-        str(folder),
-    ]  # fmt: skip
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": str(ROOT)}
-    # A process that raised alone would leave the other at a gather for half an hour.
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in (0, 1)]
+    return two_processes(SCRIPT, tmp_path_factory.mktemp("two"))
 
 
 @pytest.mark.parametrize(

@@ -1,35 +1,16 @@
 """Ranks that divide their minibatches differently wait for nobody, and learn what whole minibatches teach."""
 
-import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 SCRIPT = Path(__file__).with_name("ragged_processes.py")
-ROOT = Path(__file__).parents[3]
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 @pytest.mark.slow
-def test_parts_that_differ_between_ranks_make_the_same_update(tmp_path):
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(free_port()),
-        str(SCRIPT), str(tmp_path),
-    ]  # fmt: skip
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, check=False)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    first, second = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1))
+def test_parts_that_differ_between_ranks_make_the_same_update(two_processes, tmp_path):
+    first, second = two_processes(SCRIPT, tmp_path)
     for kind in ("separate", "shared"):
         parts, whole = first[f"{kind} parts"], first[f"{kind} whole"]
         assert parts["processes"] == 2

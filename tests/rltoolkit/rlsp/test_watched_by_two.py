@@ -1,36 +1,16 @@
 """Counters and alarm on two processes (DDP over gloo): both know the same, of the responses of both."""
 
-import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 SCRIPT = Path(__file__).with_name("watched_by_two.py")
-ROOT = Path(__file__).parents[3]
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("watched")
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(free_port()),
-        str(SCRIPT), str(folder),
-    ]  # fmt: skip
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=230, check=False)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    found = [json.loads((folder / f"rank{rank}.json").read_text()) for rank in (0, 1)]
+def ranks(two_processes, tmp_path_factory):
+    found = two_processes(SCRIPT, tmp_path_factory.mktemp("watched"))
     assert [report["processes"] for report in found] == [2, 2]
     return found
 
